@@ -1,0 +1,247 @@
+"""What a person sees while an agent trains: two live lines in a terminal, plain lines in a log."""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Self, TypeAlias
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+EPISODES_IN_MEAN = 20
+RATE_WINDOW_S = 30.0
+SAMPLE_PERIOD_S = 0.5
+
+
+class Status(NamedTuple):
+    """All that is shown at one moment; None is a number that cannot be known yet."""
+
+    step: int
+    total_steps: int
+    elapsed_s: float
+    steps_per_s: float | None
+    updates_per_s: float | None
+    mean_return: float | None
+    metrics: Mapping[str, float]
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at the present rate."""
+        if not self.steps_per_s:
+            return None
+        return max(self.total_steps - self.step, 0) / self.steps_per_s
+
+
+class TrainingProgress:
+    """Progress on standard error, which leaves standard output to results.
+
+    `metrics` are shown in their order as far as the line reaches: pass few, the telling ones first.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        console = console or Console(stderr=True)
+        self._display = (
+            _TerminalDisplay(console) if console.is_interactive else _LogDisplay(console)
+        )
+        self._clock = clock
+        self._start_s = self._shown_s = clock()
+        self._rates = RateWindow(RATE_WINDOW_S, SAMPLE_PERIOD_S)
+        self._returns: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
+        self._metrics: dict[str, float] = {}
+        self._step = start_step
+        self._total_steps = total_steps
+
+    def __enter__(self) -> Self:
+        self._display.start(self._status())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._display.stop(self._status())
+
+    def update(
+        self, step: int, updates: int, metrics: Mapping[str, float], episode_return: float | None
+    ) -> None:
+        """Take note of where training stands; cheap enough for every environment step.
+
+        metrics: the newest values, those of earlier calls stay. episode_return: None unless an
+        episode has just ended.
+        """
+        now_s = self._clock()
+        self._step = step
+        self._metrics.update(metrics)
+        self._rates.add(now_s, step, updates)
+        if episode_return is not None:
+            self._returns.append(episode_return)
+        if now_s - self._shown_s >= self._display.period_s:
+            self._shown_s = now_s
+            self._display.show(self._status())
+
+    def message(self, text: str) -> None:
+        """Print a line that stays, above the bar."""
+        self._display.message(text)
+
+    def _status(self) -> Status:
+        steps_per_s, updates_per_s = self._rates.per_second() or (None, None)
+        return Status(
+            step=self._step,
+            total_steps=self._total_steps,
+            elapsed_s=self._clock() - self._start_s,
+            steps_per_s=steps_per_s,
+            updates_per_s=updates_per_s,
+            mean_return=statistics.fmean(self._returns) if self._returns else None,
+            metrics=dict(self._metrics),
+        )
+
+
+class SilentProgress:
+    """The same verbs, and nothing to see: for `--json` and for programs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def update(
+        self, step: int, updates: int, metrics: Mapping[str, float], episode_return: float | None
+    ) -> None:
+        """Do nothing."""
+
+    def message(self, text: str) -> None:
+        """Say nothing."""
+
+
+Progress: TypeAlias = TrainingProgress | SilentProgress
+
+
+class RateWindow:
+    """Rates of growing counters over the last `window_s` seconds, sampled every `period_s`."""
+
+    def __init__(self, window_s: float, period_s: float) -> None:
+        self._period_s = period_s
+        self._samples: deque[tuple[float, ...]] = deque(maxlen=round(window_s / period_s) + 1)
+        self._newest: tuple[float, ...] = ()
+
+    def add(self, now_s: float, *counters: float) -> None:
+        """Take note of the counters at a time."""
+        self._newest = (now_s, *counters)
+        if not self._samples or now_s - self._samples[-1][0] >= self._period_s:
+            self._samples.append(self._newest)
+
+    def per_second(self) -> tuple[float, ...] | None:
+        """One rate a counter, or None before time has passed."""
+        if not self._samples or self._newest[0] <= self._samples[0][0]:
+            return None
+        (start_s, *starts), (end_s, *ends) = self._samples[0], self._newest
+        return tuple(
+            (end - start) / (end_s - start_s) for start, end in zip(starts, ends, strict=True)
+        )
+
+
+class _TerminalDisplay:
+    """Two lines that are redrawn in place."""
+
+    period_s = 0.2
+
+    def __init__(self, console: Console) -> None:
+        # Only standard error is rerouted above the bar: standard output stays what it is.
+        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
+
+    def start(self, status: Status) -> None:
+        self._live.start()
+        self.show(status)
+
+    def show(self, status: Status) -> None:
+        self._live.update(_two_lines(status), refresh=True)
+
+    def message(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def stop(self, status: Status) -> None:
+        self.show(status)
+        self._live.stop()
+
+
+class _LogDisplay:
+    """Whole lines, far apart: fit for a pipe or a CI log."""
+
+    period_s = 30.0
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def start(self, status: Status) -> None:
+        pass
+
+    def show(self, status: Status) -> None:
+        self.message(
+            " · ".join([_steps(status), _percent(status), _time(status), *_figures(status)])
+        )
+
+    def message(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self, status: Status) -> None:
+        self.show(status)
+
+
+def _two_lines(status: Status) -> RenderableType:
+    line = Table.grid(padding=(0, 1), expand=True)
+    line.add_column(ratio=1)
+    for _ in range(3):
+        line.add_column(no_wrap=True)
+    line.add_row(
+        ProgressBar(total=status.total_steps, completed=status.step),
+        Text(_percent(status), "bold"),
+        _steps(status),
+        Text(_time(status), "cyan"),
+    )
+    figures = Text(" · ".join(_figures(status)), "dim", no_wrap=True, overflow="ellipsis")
+    return Group(line, figures)
+
+
+def _steps(status: Status) -> str:
+    return f"{status.step:,}/{status.total_steps:,} steps"
+
+
+def _percent(status: Status) -> str:
+    # Rounded down: 100% is said only of what is finished.
+    return f"{100 * status.step // max(status.total_steps, 1)}%"
+
+
+def _time(status: Status) -> str:
+    if status.step >= status.total_steps:
+        return f"took {_hours(status.elapsed_s)}"
+    return "ETA --" if status.eta_s is None else f"ETA {_hours(status.eta_s)}"
+
+
+def _figures(status: Status) -> list[str]:
+    losses = {name.rsplit("/", 1)[-1]: value for name, value in status.metrics.items()}
+    return [
+        f"return {_short(status.mean_return)}",
+        f"{_short(status.steps_per_s)} steps/s",
+        f"{_short(status.updates_per_s)} updates/s",
+        *(f"{name} {_short(value)}" for name, value in losses.items()),
+    ]
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "--"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _hours(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
