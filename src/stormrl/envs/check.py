@@ -1,0 +1,185 @@
+"""What stormrl makes of an environment: can the agent play it, can a run of it be resumed."""
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import env_checker
+
+from stormrl.envs.make import (
+    action_meanings,
+    action_problem,
+    find_spec,
+    make_env,
+    make_plain,
+    observation_problem,
+)
+from stormrl.envs.protocols import DEFAULT_PROTOCOL, PROTOCOLS
+from stormrl.envs.snapshots import restore, snapshot
+
+PLAYED_STEPS = 1000
+COMPARED_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding about an environment."""
+
+    name: str
+    ok: bool
+    detail: str
+    required: bool = True
+    """Whether training is impossible or meaningless when this is not ok."""
+
+
+@dataclass(frozen=True)
+class EnvReport:
+    """Everything `check_env` found out about one environment."""
+
+    env_id: str
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the agent can be trained here."""
+        return all(check.ok for check in self.checks if check.required)
+
+
+class Step(NamedTuple):
+    """What one step returned; the picture as bytes, so that steps can be compared."""
+
+    obs: bytes
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+def check_env(env_id: str) -> EnvReport:
+    """Looks at the spaces, Gymnasium's rules, determinism, resume, rewards and speed.
+
+    Plays about a thousand random steps under the default protocol.
+    Raises UserError when there is no such environment or it cannot be built.
+    """
+    plain = make_plain(find_spec(env_id))
+    checks = [*_space_checks(plain), *_api_checks(plain)]
+    plain.close()
+    if all(check.ok for check in checks if check.required):
+        checks += _play_checks(env_id)
+    return EnvReport(env_id, tuple(checks))
+
+
+def _space_checks(env: gymnasium.Env) -> list[Check]:
+    observation = observation_problem(env.observation_space)
+    action = action_problem(env.action_space)
+    picture = _one_line(observation or env.observation_space)
+    return [
+        Check("observation space", observation is None, picture),
+        Check("action space", action is None, _one_line(action or ", ".join(action_meanings(env)))),
+    ]
+
+
+def _api_checks(env: gymnasium.Env) -> list[Check]:
+    """Gymnasium's own checker: what it asserts is required, what it warns of is not."""
+    name = "gymnasium rules"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            env_checker.check_env(env.unwrapped, skip_render_check=True)
+        except Exception as error:  # Whatever a foreign environment raises is the finding.
+            return [_failure(name, error)]
+    if not caught:
+        return [Check(name, True, "no complaint")]
+    messages = dict.fromkeys(_one_line(warning.message) for warning in caught)
+    return [Check(name, False, message, required=False) for message in messages]
+
+
+def _play_checks(env_id: str) -> list[Check]:
+    try:
+        return [_determinism_check(env_id), _resume_check(env_id), *_random_play_checks(env_id)]
+    except Exception as error:  # Whatever a foreign environment raises is the finding.
+        return [_failure("random play", error)]
+
+
+def _determinism_check(env_id: str) -> Check:
+    runs = []
+    for _ in range(2):
+        env = make_env(env_id, PROTOCOLS[DEFAULT_PROTOCOL])
+        first, _ = env.reset(seed=0)
+        runs.append((first.tobytes(), _play(env, COMPARED_STEPS)))
+        env.close()
+    same = runs[0] == runs[1]
+    detail = f"{COMPARED_STEPS} steps {'are' if same else 'are not'} the same under the same seed"
+    return Check("deterministic", same, detail, required=False)
+
+
+def _resume_check(env_id: str) -> Check:
+    """Plays on from a snapshot in a second environment and compares."""
+    name = "restorable"
+    env, copy = (make_env(env_id, PROTOCOLS[DEFAULT_PROTOCOL]) for _ in range(2))
+    env.reset(seed=0)
+    _play(env, COMPARED_STEPS // 2)
+    restored = restore(copy, snapshot(env))
+    same = restored and _play(copy, COMPARED_STEPS) == _play(env, COMPARED_STEPS)
+    env.close()
+    copy.close()
+    if same:
+        return Check(name, True, "a restored copy plays on identically", required=False)
+    remedy = "let reset(seed) decide all that follows, drawing only from self.np_random"
+    return Check(name, False, f"a resumed run starts a new episode; {remedy}", required=False)
+
+
+def _random_play_checks(env_id: str) -> list[Check]:
+    env = make_env(env_id, PROTOCOLS[DEFAULT_PROTOCOL])
+    env.reset(seed=0)
+    start = time.perf_counter()
+    steps = _play(env, PLAYED_STEPS)
+    speed = PLAYED_STEPS / (time.perf_counter() - start)
+    env.close()
+    return [
+        _reward_check([step.reward for step in steps]),
+        _length_check(steps),
+        Check("speed", True, f"{speed:,.0f} steps/s"),
+    ]
+
+
+def _reward_check(rewards: list[float]) -> Check:
+    finite = bool(np.isfinite(rewards).all())
+    changing = finite and len(set(rewards)) > 1
+    detail = f"from {min(rewards):g} to {max(rewards):g} in {PLAYED_STEPS} random steps"
+    if not changing:
+        detail += "; with a reward that never changes there is nothing to learn" * finite
+    return Check("rewards", changing, detail, required=not finite)
+
+
+def _length_check(steps: list[Step]) -> Check:
+    ends = [t for t, step in enumerate(steps, 1) if step.terminated or step.truncated]
+    lengths = np.diff([0, *ends])
+    if not len(lengths):
+        return Check("episodes", True, f"longer than {PLAYED_STEPS} random steps")
+    detail = f"{len(lengths)} of {lengths.min()} to {lengths.max()} random steps"
+    return Check("episodes", True, detail)
+
+
+def _play(env: gymnasium.Env, steps: int) -> list[Step]:
+    """Random play from the current state, always with the same actions."""
+    actions = np.random.default_rng(0).integers(env.action_space.n, size=steps)  # pyright: ignore[reportAttributeAccessIssue]
+    played = []
+    for action in actions:
+        obs, reward, terminated, truncated, _ = env.step(int(action))
+        played.append(Step(obs.tobytes(), float(reward), terminated, truncated))
+        if terminated or truncated:
+            env.reset()
+    return played
+
+
+def _failure(name: str, error: Exception) -> Check:
+    return Check(name, False, f"{type(error).__name__}: {_one_line(error)}")
+
+
+def _one_line(message: object) -> str:
+    """Without line breaks and without the colour and prefix of Gymnasium's warnings."""
+    plain = str(message).replace("\033[33m", "").replace("\033[0m", "")
+    return " ".join(plain.removeprefix("WARN: ").split())

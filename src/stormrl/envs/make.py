@@ -1,0 +1,119 @@
+"""From an environment's name to an environment the agent can play."""
+
+import difflib
+import importlib
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import ResizeObservation
+
+from stormrl.envs.atari import is_atari, make_atari
+from stormrl.envs.lives import LifeLost
+from stormrl.envs.protocols import Protocol
+from stormrl.envs.snapshots import Replayable
+from stormrl.errors import UserError
+
+IMAGE_SIZE = 64
+
+
+def make_env(env_id: str, protocol: Protocol, render_mode: str | None = None) -> gymnasium.Env:
+    """The environment as the agent sees it: uint8 RGB [64, 64, 3] and actions 0..A-1.
+
+    `env_id` is any Gymnasium id with RGB pictures and discrete actions; `module:Name-v0` imports
+    the module first. Every info has `life_lost`, a reset's also `episode_seed`.
+    Raises UserError when the id is unknown or the spaces are not supported.
+    """
+    spec = find_spec(env_id)
+    if is_atari(spec):
+        env = make_atari(spec, protocol, IMAGE_SIZE, render_mode)
+    else:
+        env = _resized(_supported(make_plain(spec, render_mode)))
+    return Replayable(LifeLost(env), same_seed=protocol.fixed_seed_at_reset)
+
+
+def action_meanings(env: gymnasium.Env) -> list[str]:
+    """A word for each action: the environment's `get_action_meanings()`, else its number."""
+    if hasattr(env.unwrapped, "get_action_meanings"):
+        return list(env.unwrapped.get_action_meanings())  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(env.action_space, spaces.Discrete)
+    return [str(action) for action in range(env.action_space.n)]
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The registered specification of `env_id`; raises UserError with the nearest names."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        _import(module)
+    if name not in gymnasium.registry:
+        raise UserError("env", f"no environment is called {name!r}.{_suggestion(name)}")
+    return gymnasium.registry[name]
+
+
+def make_plain(spec: EnvSpec, render_mode: str | None = None) -> gymnasium.Env:
+    """`gymnasium.make`; what is missing to build the environment is raised as UserError."""
+    try:
+        return gymnasium.make(spec, disable_env_checker=True, render_mode=render_mode)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError("env", f"{spec.id} cannot be built: {error}") from error
+
+
+def observation_problem(space: spaces.Space) -> str | None:
+    """What keeps `space` from being an RGB picture, or None."""
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and _is_rgb(space.shape):
+        return None
+    return (
+        f"observations are {space}; supported are RGB pictures, Box(0, 255, [height, width, 3], "
+        "uint8). gymnasium.wrappers.AddRenderObservation makes them from render()"
+    )
+
+
+def action_problem(space: spaces.Space) -> str | None:
+    """What keeps `space` from being actions 0..A-1, or None."""
+    if isinstance(space, spaces.Discrete) and space.start == 0:
+        return None
+    return (
+        f"actions are {space}; supported is Discrete(n) counted from 0. "
+        "gymnasium.wrappers.TransformAction maps such actions to others"
+    )
+
+
+def _supported(env: gymnasium.Env) -> gymnasium.Env:
+    problems = observation_problem(env.observation_space), action_problem(env.action_space)
+    for problem in problems:
+        if problem is not None:
+            raise UserError("env", problem)
+    return env
+
+
+def _is_rgb(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[-1] == 3
+
+
+def _resized(env: gymnasium.Env) -> gymnasium.Env:
+    assert env.observation_space.shape is not None
+    if env.observation_space.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
+        return env
+    return ResizeObservation(env, (IMAGE_SIZE, IMAGE_SIZE))
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    # An empty or relative module name is a ValueError or a TypeError.
+    except (ImportError, ValueError, TypeError) as error:
+        remedy = "install the package, or put its folder on PYTHONPATH"
+        raise UserError("env", f"cannot import {module!r} ({error}); {remedy}") from error
+
+
+def _suggestion(name: str) -> str:
+    known = {}
+    for spec in gymnasium.registry.values():
+        if is_atari(spec) and spec.namespace != "ALE":
+            continue  # Legacy names of games that ALE/ has under their current one.
+        known[spec.name.lower()] = spec.id
+        known[spec.id.lower()] = spec.id
+    nearest = difflib.get_close_matches(name.lower(), known, n=2)
+    ids = dict.fromkeys(known[match] for match in nearest)
+    return f" Did you mean {' or '.join(ids)}?" if ids else " Is its package imported?"
