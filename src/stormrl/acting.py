@@ -1,0 +1,131 @@
+"""From observations to actions: what the agent remembers, and the policy's view of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from stormrl.actor_critic import ActorCritic
+from stormrl.config import ActingConfig
+from stormrl.types import Memory
+from stormrl.world_model import WorldModel
+
+
+def empty_memory(
+    batch: int, length: int, image_shape: Sequence[int], device: torch.device | str
+) -> Memory:
+    """Memory of agents that have not acted yet; images are [channels, height, width]."""
+    return Memory(
+        obs=torch.zeros(batch, length, *image_shape, dtype=torch.uint8, device=device),
+        action=torch.zeros(batch, length, dtype=torch.int64, device=device),
+        is_first=torch.zeros(batch, length, dtype=torch.bool, device=device),
+        count=torch.zeros(batch, dtype=torch.int64, device=device),
+    )
+
+
+def remember(
+    memory: Memory,
+    obs: UInt8[Tensor, "B channels height width"],
+    action: Int[Tensor, " B"],
+    is_first: Bool[Tensor, " B"],
+) -> Memory:
+    """Memory after one more step; once full, the oldest step is forgotten."""
+    length = memory.action.shape[1]
+    full = memory.count == length
+    slot = memory.count.clamp(max=length - 1)
+    rows = torch.arange(len(slot), device=slot.device)
+
+    def appended(history: Tensor, newest: Tensor) -> Tensor:
+        wide = full.view(-1, *[1] * (history.ndim - 1))
+        history = torch.where(wide, history.roll(-1, dims=1), history)
+        history[rows, slot] = newest
+        return history
+
+    return Memory(
+        obs=appended(memory.obs, obs),
+        action=appended(memory.action, action),
+        is_first=appended(memory.is_first, is_first),
+        count=slot + 1,
+    )
+
+
+class Actor:
+    """The policy in a real environment (several at once: each row is one environment)."""
+
+    def __init__(
+        self, world_model: WorldModel, actor_critic: ActorCritic, config: ActingConfig
+    ) -> None:
+        self.world_model = world_model
+        self.actor_critic = actor_critic
+        self.config = config
+
+    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
+        """Memory before the first step; images are [channels, height, width]."""
+        device = next(self.world_model.parameters()).device
+        return empty_memory(batch, self.config.context, image_shape, device)
+
+    def forget(self, memory: Memory, is_first: Bool[Tensor, " B"]) -> Memory:
+        """Memory at the start of a step: emptied where an episode begins, if it is per episode."""
+        if self.config.memory == "endless":
+            return memory
+        return memory._replace(count=torch.where(is_first, 0, memory.count))
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: UInt8[Tensor, "B channels height width"],
+        memory: Memory,
+        is_first: Bool[Tensor, " B"],
+        greedy: bool = False,
+    ) -> tuple[Int[Tensor, " B"], Memory]:
+        """Choose actions and remember the step. Draws from the device's default generator.
+
+        With nothing to look back on, the action is uniformly random: the policy is only ever
+        trained on states that follow some real steps.
+        """
+        memory = self.forget(memory, is_first)
+        batch, k = len(obs), self.world_model.latent.config.categoricals
+        noise = torch.rand(batch, self.config.context + 1, k, device=obs.device)
+        log_probs = self.policy(obs, memory, noise)
+        if greedy:
+            action = log_probs.argmax(-1)
+        else:
+            # The largest of log-probabilities plus Gumbel noise is a draw from the policy.
+            gumbel = -torch.log(-torch.log(torch.rand_like(log_probs)))
+            action = (log_probs + gumbel).argmax(-1)
+        return action, remember(memory, obs, action, is_first)
+
+    def policy(
+        self,
+        obs: UInt8[Tensor, "B channels height width"],
+        memory: Memory,
+        uniform: Float[Tensor, "B L1 K"],
+    ) -> Float[Tensor, "B A"]:
+        """Log-probabilities of the actions; `uniform` is noise for each remembered frame and now."""
+        z, h = self.state(obs, memory, uniform)
+        log_probs = self.actor_critic.policy(self.actor_critic.state(z, h))
+        unknown = -torch.full_like(log_probs, log_probs.shape[-1]).log()
+        return torch.where(memory.count[:, None] > 0, log_probs, unknown)
+
+    def state(
+        self, obs: Tensor, memory: Memory, uniform: Tensor
+    ) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B D"]]:
+        """Latent and hidden state on which the policy decides.
+
+        The hidden state is that of the last remembered step. The latent is drawn from the current
+        frame's posterior, or from the prior predicted before that frame was seen.
+        """
+        model = self.world_model
+        frames = torch.cat([memory.obs, obs.unsqueeze(1)], dim=1)
+        posterior = model.encode(frames)
+        z = model.latent.sample(posterior, uniform)
+        hidden = model.observe(z[:, :-1], memory.action, memory.is_first)
+        rows = torch.arange(len(obs), device=obs.device)
+        # Unused places lie behind the last remembered step: causality keeps them out of it.
+        h = hidden[rows, memory.count.clamp(min=1) - 1]
+        if self.config.latent == "prior":
+            return model.latent.sample(model.latent.prior(h), uniform[:, -1]), h
+        return z[:, -1], h

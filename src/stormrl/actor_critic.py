@@ -1,0 +1,147 @@
+"""Policy and value function on the agent's state, and their losses on imagined trajectories."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from stormrl.config import ActorCriticConfig
+from stormrl.functional import (
+    categorical_entropy,
+    lambda_return,
+    mix_uniform,
+    percentile,
+    sample_index,
+    two_hot_cross_entropy,
+    two_hot_mean,
+)
+from stormrl.nn.heads import MLP
+from stormrl.types import Trajectory
+
+
+class StateSizes(NamedTuple):
+    """Sizes of the two parts of the world model's state."""
+
+    z: int
+    h: int
+
+
+class VectorState(nn.Module):
+    """The agent sees the latent, the hidden state, or both side by side."""
+
+    def __init__(self, parts: str, sizes: StateSizes) -> None:
+        super().__init__()
+        self.parts = parts
+        self.size = sum(getattr(sizes, part) for part in parts)
+
+    def forward(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Float[Tensor, "*n S"]:
+        return torch.cat([{"z": z, "h": h}[part] for part in self.parts], dim=-1)
+
+
+class ActorCritic(nn.Module):
+    """Actor, critic, slow critic and return scale (STORM, section 3.2).
+
+    The losses are those of DreamerV3: REINFORCE with the critic as baseline, advantages divided by
+    the running range of returns, and a categorical critic that is pulled to a slow copy of itself.
+    """
+
+    scale_low: Tensor
+    scale_high: Tensor
+
+    def __init__(self, config: ActorCriticConfig, sizes: StateSizes, actions: int) -> None:
+        super().__init__()
+        self.config = config
+        self.state = VectorState(config.state, sizes)
+        head = config.head
+        self.actor = MLP(self.state.size, head.width, head.layers, actions)
+        self.critic = MLP(self.state.size, head.width, head.layers, config.two_hot.bins)
+        self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.register_buffer("scale_low", torch.zeros(()))
+        self.register_buffer("scale_high", torch.zeros(()))
+
+    def policy(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
+        """Log-probabilities of the actions."""
+        probs = self.actor(state).float().softmax(-1)
+        return mix_uniform(probs, self.config.unimix).clamp(min=1e-20).log()
+
+    def act(
+        self, state: Float[Tensor, "*n S"], uniform: Float[Tensor, "*n"]
+    ) -> Int[Tensor, "*n"]:
+        """Actions drawn from the policy; `uniform` holds numbers from [0, 1)."""
+        return sample_index(self.policy(state).exp(), uniform)
+
+    def value(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n"]:
+        """Expected return from each state, in the reward's units."""
+        return self._decode(self.critic(state))
+
+    def loss(self, trajectory: Trajectory) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of actor and critic on imagined trajectories, and its parts (equations 7 to 9).
+
+        Moves the running range of returns one step.
+        """
+        states = self.state(trajectory.z, trajectory.h)
+        logits = self.critic(states)
+        value = self._decode(logits.detach())
+        returns = self._returns(trajectory, value)
+        slow_target = self._slow_target(trajectory, self._decode(self.slow_critic(states).detach()))
+        scale = self._update_scale(returns)
+
+        log_probs = self.policy(states[:, :-1])
+        chosen = log_probs.gather(-1, trajectory.action.unsqueeze(-1)).squeeze(-1)
+        advantage = (returns - value[:, :-1]) / scale.clamp(min=1.0)
+        policy_loss = -(chosen * advantage).mean()
+        entropy = categorical_entropy(log_probs).mean()
+        value_loss = self._critic_loss(logits[:, :-1], returns)
+        slow_loss = self._critic_loss(logits[:, :-1], slow_target)
+        total = policy_loss + value_loss + slow_loss - self.config.entropy * entropy
+        metrics = {
+            "total": total,
+            "policy": policy_loss,
+            "value": value_loss,
+            "slow_value": slow_loss,
+            "entropy": entropy,
+            "return_scale": scale,
+            "imagined_return": returns.mean(),
+            "imagined_reward": trajectory.reward.mean(),
+        }
+        return total, {name: metric.detach() for name, metric in metrics.items()}
+
+    @torch.no_grad()
+    def update_slow_critic(self) -> None:
+        """Move the slow critic towards the critic (exponential average)."""
+        slow = list(self.slow_critic.parameters())
+        torch._foreach_lerp_(slow, list(self.critic.parameters()), 1 - self.config.slow_decay)
+
+    def _returns(self, trajectory: Trajectory, value: Tensor) -> Tensor:
+        config = self.config
+        return lambda_return(
+            trajectory.reward,
+            value,
+            trajectory.continues,
+            config.gamma,
+            config.lambda_,
+            config.bootstrap,
+        )
+
+    def _slow_target(self, trajectory: Trajectory, slow_value: Tensor) -> Tensor:
+        if self.config.slow_target == "lambda_return":
+            return self._returns(trajectory, slow_value)
+        return slow_value[:, :-1]
+
+    def _critic_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        bins = self.config.two_hot
+        return two_hot_cross_entropy(logits, target, bins.low, bins.high).mean()
+
+    def _decode(self, logits: Tensor) -> Tensor:
+        return two_hot_mean(logits, self.config.two_hot.low, self.config.two_hot.high)
+
+    def _update_scale(self, returns: Tensor) -> Float[Tensor, ""]:
+        """Range between two percentiles of the returns, as an exponential average from zero."""
+        config, rate = self.config, 1 - self.config.scale_decay
+        self.scale_low.lerp_(percentile(returns, config.percentile_low), rate)
+        self.scale_high.lerp_(percentile(returns, config.percentile_high), rate)
+        return self.scale_high - self.scale_low

@@ -1,0 +1,59 @@
+"""The trained agent, to take into your own program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stormrl import checkpoint
+from stormrl.acting import Actor
+from stormrl.config import RunConfig
+from stormrl.device import Backend, choose_device
+from stormrl.envs import PROTOCOLS, make_env
+from stormrl.learner import Learner
+from stormrl.learner_state import restore_models
+from stormrl.run_directory import RunDirectory
+from stormrl.types import Memory
+
+
+class Agent:
+    """World model and policy of a run at one of its checkpoints."""
+
+    def __init__(self, config: RunConfig, learner: Learner, step: int) -> None:
+        self.config = config
+        self.step = step
+        self.world_model = learner.world_model
+        self.actor_critic = learner.actor_critic
+        self.device = learner.backend.device
+        self.actor = Actor(self.world_model, self.actor_critic, config.agent.acting)
+
+    @classmethod
+    def load(cls, run: str | Path, step: int | None = None, device: str = "auto") -> Agent:
+        """The agent of a run directory, at its newest checkpoint or at a given one.
+
+        Raises `UserError` if the run or the checkpoint cannot be read.
+        """
+        directory = RunDirectory.open(run)
+        config = directory.config
+        env = make_env(config.env, PROTOCOLS[config.protocol])
+        actions = int(env.action_space.n)  # type: ignore[attr-defined]
+        env.close()
+        learner = Learner(config.agent, actions, Backend(choose_device(device)))
+        saved = checkpoint.load(directory.path, step)
+        restore_models(learner, saved.tensors)
+        return cls(config, learner, saved.step)
+
+    def act(
+        self, obs: np.ndarray, memory: Memory | None = None, greedy: bool = False
+    ) -> tuple[int, Memory]:
+        """Choose an action for one uint8 image [height, width, channels].
+
+        Pass the memory that the last call returned, and None at the start of an episode.
+        """
+        image = torch.from_numpy(obs).to(self.device).permute(2, 0, 1).unsqueeze(0)
+        is_first = torch.tensor([memory is None], device=self.device)
+        memory = memory or self.actor.begin(1, image.shape[1:])
+        action, memory = self.actor.act(image, memory, is_first, greedy)
+        return int(action), memory

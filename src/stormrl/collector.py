@@ -1,0 +1,103 @@
+"""Plays one environment and stores what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from stormrl.acting import Actor
+from stormrl.envs import Protocol, restore, snapshot
+from stormrl.replay import Replay, Transition
+from stormrl.types import Memory
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    total: float
+    """Undiscounted return."""
+    length: int
+    """Environment steps."""
+
+
+class Collector:
+    """One environment, the agent's memory in it, and the episode in flight."""
+
+    def __init__(
+        self, env: gymnasium.Env, protocol: Protocol, actor: Actor, replay: Replay, seed: int
+    ) -> None:
+        self.env = env
+        self.protocol = protocol
+        self.actor = actor
+        self.replay = replay
+        self.env.action_space.seed(seed)
+        self.obs, _ = env.reset(seed=seed)
+        self.memory = actor.begin(1, self._image(self.obs).shape[1:])
+        self.is_first = True
+        self.total, self.length = 0.0, 0
+
+    def step(self, random: bool) -> Episode | None:
+        """Take one step, at random or as the agent decides; the episode, if it ended here."""
+        action = int(self.env.action_space.sample()) if random else self._decide()
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
+        self.replay.add(
+            Transition(
+                obs=self.obs,
+                action=action,
+                reward=float(reward),
+                continues=not (terminated or life_lost),
+                is_first=self.is_first,
+            )
+        )
+        self.obs, self.is_first = obs, False
+        self.total, self.length = self.total + float(reward), self.length + 1
+        return self.end_episode() if terminated or truncated else None
+
+    def end_episode(self) -> Episode:
+        """Close the episode in flight and start the next."""
+        finished = Episode(self.total, self.length)
+        self.obs, _ = self.env.reset()
+        self.is_first, self.total, self.length = True, 0.0, 0
+        return finished
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float | bool]]:
+        """Tensors and plain values from which `restore` continues mid-episode."""
+        tensors = {f"memory.{name}": tensor for name, tensor in self.memory._asdict().items()}
+        tensors["obs"] = torch.from_numpy(self.obs.copy())
+        for name, array in snapshot(self.env).items():
+            tensors[f"env.{name}"] = torch.from_numpy(array)
+        return tensors, {"is_first": self.is_first, "total": self.total, "length": self.length}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, float | bool]) -> bool:
+        """Continue from a saved state; False if the environment did not come back to it.
+
+        Then a fresh episode has begun; the one in flight was cut short at the saved step.
+        """
+        device = self.replay.device
+        self.memory = Memory(*(tensors[f"memory.{name}"].to(device) for name in Memory._fields))
+        saved = {
+            name.removeprefix("env."): tensor.numpy()
+            for name, tensor in tensors.items()
+            if name.startswith("env.")
+        }
+        whole = restore(self.env, saved)
+        if not whole:
+            self.end_episode()
+            return False
+        self.obs, self.is_first = tensors["obs"].numpy(), bool(values["is_first"])
+        self.total, self.length = float(values["total"]), int(values["length"])
+        return True
+
+    def _decide(self) -> int:
+        is_first = torch.tensor([self.is_first], device=self.replay.device)
+        action, self.memory = self.actor.act(self._image(self.obs), self.memory, is_first)
+        return int(action)
+
+    def _image(self, obs: np.ndarray) -> Tensor:
+        return torch.from_numpy(obs).to(self.replay.device).permute(2, 0, 1).unsqueeze(0)

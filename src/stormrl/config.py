@@ -1,0 +1,379 @@
+"""Typed, frozen configuration. The text below each field is its help on the command line.
+
+A run is described by one `RunConfig`. Algorithm and size are two separate questions, answered by
+`stormrl.presets`; every field can then be changed on its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stormrl.errors import UserError
+
+
+def _require(condition: bool, name: str, remedy: str) -> None:
+    if not condition:
+        raise UserError(name, remedy)
+
+
+def _positive(config: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value > 0, f"{prefix}.{name}", f"is {value}; give a number above 0")
+
+
+def _fraction(config: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value <= 1, f"{prefix}.{name}", f"is {value}; give a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """Convolutional encoder and decoder for 64 x 64 images."""
+
+    channels: int = 32
+    """Channels of the first encoder stage; each of the three further stages doubles them."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "world_model.image", "channels")
+
+
+@dataclass(frozen=True)
+class CategoricalConfig:
+    """A latent of several independent categorical variables."""
+
+    categoricals: int = 32
+    """Number of categorical variables (K)."""
+    classes: int = 32
+    """Classes of each variable (C)."""
+    unimix: float = 0.01
+    """Share of the uniform distribution mixed into posterior and prior."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "world_model.latent", "categoricals", "classes")
+        _fraction(self, "world_model.latent", "unimix")
+
+    @property
+    def size(self) -> int:
+        """Length Z of the flattened one-hot latent."""
+        return self.categoricals * self.classes
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Causal Transformer over one token per environment step."""
+
+    width: int = 512
+    """Width D of tokens and hidden states."""
+    layers: int = 2
+    """Number of Transformer blocks."""
+    heads: int = 8
+    """Attention heads; must divide the width."""
+    feedforward: int = 1024
+    """Hidden width of the feed-forward part of a block."""
+    max_length: int = 64
+    """Number of learned positions: the longest sequence the model can see."""
+    dropout: float = 0.1
+    """Dropout after the attention output and after the feed-forward part."""
+    attention_dropout: float = 0.1
+    """Dropout on attention weights."""
+
+    def __post_init__(self) -> None:
+        prefix = "world_model.sequence"
+        _positive(self, prefix, "width", "layers", "heads", "feedforward", "max_length")
+        _fraction(self, prefix, "dropout", "attention_dropout")
+        _require(
+            self.width % self.heads == 0,
+            f"{prefix}.width",
+            f"{self.width} is not divisible by {self.heads} heads; change width or heads",
+        )
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Multi-layer perceptron that reads a prediction from a state."""
+
+    layers: int = 2
+    """Hidden layers."""
+    width: int = 512
+    """Width of the hidden layers."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "head", "layers", "width")
+
+
+@dataclass(frozen=True)
+class TwoHotConfig:
+    """Uniform bins in symlog space for distributional regression."""
+
+    bins: int = 255
+    """Number of bins."""
+    low: float = -20.0
+    """Lowest bin, in symlog units."""
+    high: float = 20.0
+    """Highest bin, in symlog units."""
+
+    def __post_init__(self) -> None:
+        _require(self.bins >= 2, "two_hot.bins", f"is {self.bins}; give at least 2")
+        _require(self.low < self.high, "two_hot.low", "must be below two_hot.high")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with gradient clipping."""
+
+    learning_rate: float = 1e-4
+    """Step size."""
+    epsilon: float = 1e-8
+    """Adam's epsilon."""
+    clip: float = 1000.0
+    """Largest global gradient norm."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.learning_rate >= 0,
+            "optimizer.learning_rate",
+            f"is {self.learning_rate}; give 0 or more",
+        )
+        _positive(self, "optimizer", "epsilon", "clip")
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """World model: image autoencoder, latent, sequence model, predictors and losses."""
+
+    image: ConvConfig = ConvConfig()
+    """Image encoder and decoder."""
+    latent: CategoricalConfig = CategoricalConfig()
+    """Latent representation; its type selects the part."""
+    sequence: TransformerConfig = TransformerConfig()
+    """Sequence model; its type selects the part."""
+    head: HeadConfig = HeadConfig()
+    """Reward and continuation predictors."""
+    two_hot: TwoHotConfig = TwoHotConfig()
+    """Bins of the reward predictor."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer of the world model."""
+    dynamics_weight: float = 0.5
+    """Weight of the dynamics loss (beta 1)."""
+    representation_weight: float = 0.1
+    """Weight of the representation loss (beta 2)."""
+    free_nats: float = 1.0
+    """KL below which dynamics and representation losses exert no pull, in nats."""
+    free_nats_over: Literal["step", "batch"] = "step"
+    """Clamp the KL of each step, or only its mean over batch and time (as the released code)."""
+    episode_boundaries: Literal["respect", "ignore"] = "respect"
+    """Whether attention and KL stop at a reset, or run across it (as the released code)."""
+    decoder_input: Literal["posterior", "prior"] = "posterior"
+    """Latent that the image decoder reads; `prior` is the ablation "decoder at rear"."""
+    predictor_input: Literal["hidden", "latent"] = "hidden"
+    """What reward and continuation read; `latent` is the ablation "predictor at front"."""
+    batch_size: int = 16
+    """Windows in one world-model batch (B)."""
+    batch_length: int = 64
+    """Steps in one window (T)."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "world_model", "batch_size")
+        for name in ("dynamics_weight", "representation_weight", "free_nats"):
+            value = getattr(self, name)
+            _require(value >= 0, f"world_model.{name}", f"is {value}; give 0 or more")
+        _require(
+            2 <= self.batch_length <= self.sequence.max_length,
+            "world_model.batch_length",
+            f"is {self.batch_length}; give 2 to world_model.sequence.max_length "
+            f"({self.sequence.max_length})",
+        )
+
+
+@dataclass(frozen=True)
+class ImaginationConfig:
+    """Rollouts of the policy inside the world model."""
+
+    batch_size: int = 1024
+    """Imagined trajectories in one agent update."""
+    context: int = 8
+    """Real steps that each trajectory starts from."""
+    horizon: int = 16
+    """Imagined steps (H)."""
+    continuation: Literal["probability", "threshold"] = "probability"
+    """Weight later rewards by the predicted probability to go on, or by 0 or 1 (released code)."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "imagination", "batch_size", "context", "horizon")
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """Policy and value function, trained on imagined trajectories."""
+
+    head: HeadConfig = HeadConfig()
+    """Networks of actor and critic."""
+    two_hot: TwoHotConfig = TwoHotConfig()
+    """Bins of the critic."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-5, epsilon=1e-5, clip=100.0)
+    """One optimizer for actor and critic."""
+    state: Literal["zh", "z", "h", "frame"] = "zh"
+    """What the agent sees: latent and hidden state, one of them, or the reconstructed frame."""
+    gamma: float = 0.985
+    """Discount per step."""
+    lambda_: float = 0.95
+    """Mixing of the lambda-return."""
+    bootstrap: Literal["next", "current"] = "next"
+    """Value in the lambda-return's (1 - lambda) term: V(s_t+1), or V(s_t) (as the released code)."""
+    entropy: float = 3e-4
+    """Weight of the policy's entropy."""
+    unimix: float = 0.0
+    """Share of the uniform distribution mixed into the policy."""
+    slow_target: Literal["value", "lambda_return"] = "value"
+    """What the slow critic pulls the critic to: its value, or a lambda-return of its values
+    (as the released code)."""
+    slow_decay: float = 0.98
+    """Decay of the slow critic's average."""
+    percentile_low: float = 0.05
+    """Lower percentile of the return scale."""
+    percentile_high: float = 0.95
+    """Upper percentile of the return scale."""
+    scale_decay: float = 0.99
+    """Decay of the return scale's average."""
+
+    def __post_init__(self) -> None:
+        _fraction(self, "actor_critic", "gamma", "lambda_", "slow_decay", "scale_decay", "unimix")
+        _require(self.entropy >= 0, "actor_critic.entropy", f"is {self.entropy}; give 0 or more")
+        _require(
+            0 < self.percentile_low < self.percentile_high <= 1,
+            "actor_critic.percentile_low",
+            "must be above 0 and below percentile_high, which is at most 1",
+        )
+
+
+@dataclass(frozen=True)
+class ActingConfig:
+    """How the agent acts in a real environment."""
+
+    context: int = 16
+    """Past steps that the agent looks back on."""
+    latent: Literal["posterior", "prior"] = "posterior"
+    """Latent shown to the policy: of the current frame, or the one predicted before it is seen
+    (as the released code)."""
+    memory: Literal["episode", "endless"] = "episode"
+    """Forget the past at a reset, or carry it into the next episode (as the released code)."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "acting", "context")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Experience on the training device."""
+
+    capacity: int = 100_000
+    """Steps kept; the oldest are overwritten."""
+    warmup: int = 1024
+    """Steps of uniformly random actions before training starts."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "replay", "capacity", "warmup")
+        _require(
+            self.warmup <= self.capacity,
+            "replay.warmup",
+            f"{self.warmup} does not fit the capacity of {self.capacity}",
+        )
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The algorithm: everything that decides what is learned."""
+
+    world_model: WorldModelConfig = WorldModelConfig()
+    """World model."""
+    imagination: ImaginationConfig = ImaginationConfig()
+    """Imagined rollouts."""
+    actor_critic: ActorCriticConfig = ActorCriticConfig()
+    """Actor and critic."""
+    acting: ActingConfig = ActingConfig()
+    """Acting in the environment."""
+    replay: ReplayConfig = ReplayConfig()
+    """Replay."""
+    world_model_ratio: float = 1.0
+    """World-model updates for each environment step; below one, an update every few steps."""
+    agent_ratio: float = 1.0
+    """Actor-critic updates for each environment step; below one, an update every few steps."""
+
+    def __post_init__(self) -> None:
+        for name in ("world_model_ratio", "agent_ratio"):
+            value = getattr(self, name)
+            _require(value >= 0, name, f"is {value}; give 0 or more")
+        positions = self.world_model.sequence.max_length
+        dream = self.imagination.context + self.imagination.horizon
+        _require(
+            dream <= positions,
+            "imagination.horizon",
+            f"context + horizon is {dream}, more than world_model.sequence.max_length ({positions})",
+        )
+        _require(
+            self.acting.context <= positions,
+            "acting.context",
+            f"is {self.acting.context}, more than world_model.sequence.max_length ({positions})",
+        )
+        needed = max(self.world_model.batch_length, self.imagination.context)
+        _require(
+            needed <= self.replay.warmup,
+            "replay.warmup",
+            f"{self.replay.warmup} steps hold no window of {needed}; raise replay.warmup or lower "
+            "world_model.batch_length",
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run."""
+
+    env: str
+    """Gymnasium id, such as ALE/Pong-v5 or stormrl/Catch-v0."""
+    protocol: str = "atari100k"
+    """Named rules of play: official, atari100k or machado."""
+    steps: int = 100_000
+    """Environment steps (of four emulator frames each on Atari)."""
+    seed: int = 0
+    """Seed of every random stream of the run."""
+    preset: str = "paper"
+    """Name of the algorithm preset that the run started from."""
+    size: str = "base"
+    """Name of the size that the run started from."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Arithmetic of the networks; auto takes what the device does fastest."""
+    compile: Literal["auto", "off", "on"] = "auto"
+    """Compile the update; auto takes the measured best of the device."""
+    log_every: int = 100
+    """Environment steps between two lines of metrics."""
+    checkpoint_every: int = 2_500
+    """Environment steps between two checkpoints; one more is written at the end."""
+    keep_checkpoints: int = 2
+    """Checkpoints to keep; the oldest go first."""
+    evaluate_every: int = 0
+    """Environment steps between two evaluations; 0 evaluates at the end alone."""
+    evaluation_episodes: int = 20
+    """Episodes of each evaluation; 0 evaluates never."""
+    dream_every: int = 2_500
+    """Environment steps between two dream videos; 0 writes none."""
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    """The algorithm."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+            value = getattr(self, name)
+            _require(value > 0, name, f"is {value}; give a number above 0")
+        for name in ("seed", "evaluate_every", "evaluation_episodes", "dream_every"):
+            value = getattr(self, name)
+            _require(value >= 0, name, f"is {value}; give 0 or more")
+
+
+def to_dict(config: object) -> dict:
+    """Nested plain dictionary of a config, ready for JSON."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload]

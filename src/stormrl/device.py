@@ -1,0 +1,92 @@
+"""Which device, which arithmetic, and whether to compile: each chosen by one function."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stormrl.config import RunConfig
+from stormrl.errors import UserError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve auto, cpu, cuda or cuda:N. Raises `UserError` if this machine lacks it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError("device", f"{name!r} is unknown; give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError("device", f"{name!r} is not supported; give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError("device", f"{name!r} is not available on this machine; give auto or cpu")
+    return device
+
+
+def choose_precision(name: str, device: torch.device, width: int) -> torch.dtype:
+    """Resolve auto: bfloat16 where the device computes in it, else float16 (CUDA) or float32.
+
+    On CPU a model narrower than 256 runs in float32: its time goes into operators, not arithmetic,
+    and casts would only add to them.
+    """
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native and width >= 256 else torch.float32
+
+
+def choose_compile(name: str) -> bool:
+    """Resolve auto: compile wherever a compiler is at hand."""
+    if name == "auto":
+        return shutil.which("g++") is not None
+    return name == "on"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where and how the update runs."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    compiled: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """Context in which matrix products run in `dtype`. Entered outside compiled functions."""
+        lower = self.dtype != torch.float32
+        dtype = self.dtype if lower else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=lower)
+
+    def fork_rng(self) -> AbstractContextManager[None]:
+        """Context that leaves the random streams as it found them."""
+        return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself, or compiled with static shapes and without graph breaks."""
+        if not self.compiled:
+            return function
+        return torch.compile(function, fullgraph=True, dynamic=False)
+
+    def __str__(self) -> str:
+        precision = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        return f"{self.device}, {precision}, {'compiled' if self.compiled else 'eager'}"
+
+
+def choose_backend(config: RunConfig) -> Backend:
+    """The backend of a run. Raises `UserError` if the machine lacks the device asked for."""
+    device = choose_device(config.device)
+    width = config.agent.world_model.sequence.width
+    return Backend(
+        device=device,
+        dtype=choose_precision(config.precision, device, width),
+        compiled=choose_compile(config.compile),
+    )

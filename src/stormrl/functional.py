@@ -1,0 +1,125 @@
+"""Pure functions of the published equations. No parameters, no state, no random numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+_SAMPLING_RESOLUTION = 2**20
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(1 + |x|), elementwise. DreamerV3 (arXiv 2301.04104), equation 1."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Inverse of `symlog`, elementwise."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+def two_hot_position(
+    x: Float[Tensor, "*n"], bins: int, low: float, high: float
+) -> tuple[Int[Tensor, "*n"], Float[Tensor, "*n"]]:
+    """Lower bin of each value and the weight of the bin above it; outside the range, the end bin."""
+    position = ((x - low) * ((bins - 1) / (high - low))).clamp(0, bins - 1)
+    lower = position.floor().clamp(max=bins - 2)
+    return lower.long(), position - lower
+
+
+def two_hot_cross_entropy(
+    logits: Float[Tensor, "*n bins"], target: Float[Tensor, "*n"], low: float, high: float
+) -> Float[Tensor, "*n"]:
+    """Cross-entropy of a binned prediction to a value in natural units, in nats.
+
+    The target's probability lies on the two bins around symlog(target); only their two
+    log-probabilities are read, the 255-wide target is never built.
+    """
+    logits = logits.float()
+    lower, weight = two_hot_position(symlog(target), logits.shape[-1], low, high)
+    pair = logits.gather(-1, torch.stack([lower, lower + 1], dim=-1))
+    expected = torch.lerp(pair[..., 0], pair[..., 1], weight)
+    return logits.logsumexp(-1) - expected
+
+
+def two_hot_mean(
+    logits: Float[Tensor, "*n bins"], low: float, high: float
+) -> Float[Tensor, "*n"]:
+    """Value in natural units of a binned prediction: symexp of the expected bin."""
+    centres = torch.linspace(low, high, logits.shape[-1], device=logits.device)
+    # A product and a sum, not a matrix product: autocast would round the bins to bfloat16.
+    return symexp((logits.float().softmax(-1) * centres).sum(-1))
+
+
+def mix_uniform(probs: Float[Tensor, "*n C"], share: float) -> Float[Tensor, "*n C"]:
+    """Probabilities with a share of the uniform distribution mixed in."""
+    return (1 - share) * probs + share / probs.shape[-1]
+
+
+def categorical_kl(p: Float[Tensor, "*n K C"], q: Float[Tensor, "*n K C"]) -> Float[Tensor, "*n"]:
+    """KL(p || q) of K independent categoricals, summed over them, in nats; inputs are probabilities."""
+    return (p * (p.log() - q.log())).sum((-2, -1))
+
+
+def categorical_entropy(log_probs: Float[Tensor, "*n C"]) -> Float[Tensor, "*n"]:
+    """Entropy in nats."""
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def sample_index(probs: Float[Tensor, "*n C"], uniform: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """Draw a class by inverting the cumulative distribution at a number from [0, 1).
+
+    The cumulative sum runs over integers, so that it is exact, and the draw the same, in any order
+    of summation: eagerly, compiled, captured, and in CUDA's deterministic mode.
+    """
+    weight = (probs * _SAMPLING_RESOLUTION).round().to(torch.int32)
+    cumulative = weight.cumsum(-1, dtype=torch.int32)
+    threshold = (uniform * cumulative[..., -1]).to(torch.int32)
+    return (cumulative <= threshold.unsqueeze(-1)).sum(-1)
+
+
+def straight_through(
+    index: Int[Tensor, "*n"], probs: Float[Tensor, "*n C"]
+) -> Float[Tensor, "*n C"]:
+    """One-hot of `index` whose gradient is that of `probs`."""
+    one_hot = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
+    return one_hot + probs - probs.detach()
+
+
+def masked_mean(x: Float[Tensor, "*n"], mask: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Mean of the entries whose mask is 1; zero where there are none."""
+    return (x * mask).sum() / mask.sum().clamp(min=1)
+
+
+def lambda_return(
+    reward: Float[Tensor, "B H"],
+    value: Float[Tensor, "B H1"],
+    continues: Float[Tensor, "B H"],
+    gamma: float,
+    lambda_: float,
+    bootstrap: Literal["next", "current"] = "next",
+) -> Float[Tensor, "B H"]:
+    """G_t = r_t + gamma c_t ((1 - lambda) V_(t+1) + lambda G_(t+1)), with G_H = V_H.
+
+    `bootstrap="current"` puts V_t in the place of V_(t+1), as the released code does.
+    """
+    horizon = reward.shape[1]
+    offset = {"next": 1, "current": 0}[bootstrap]
+    mixed = value[:, offset : offset + horizon]
+    discount = gamma * continues
+    following = value[:, horizon]
+    returns = []
+    for t in reversed(range(horizon)):
+        following = reward[:, t] + discount[:, t] * torch.lerp(mixed[:, t], following, lambda_)
+        returns.append(following)
+    return torch.stack(returns[::-1], dim=1)
+
+
+def percentile(x: Tensor, share: float) -> Float[Tensor, ""]:
+    """The floor(share * n)-th smallest of n entries, counted from one, at least the first."""
+    flat = x.flatten()
+    return flat.kthvalue(max(1, int(share * flat.numel()))).values

@@ -1,0 +1,100 @@
+"""Fixed-shape rollouts of the policy inside the world model (STORM, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stormrl.actor_critic import ActorCritic
+from stormrl.config import ImaginationConfig
+from stormrl.types import Batch, Cache, Trajectory
+from stormrl.world_model import WorldModel
+
+
+class Noise(NamedTuple):
+    """Numbers from [0, 1) for every draw of one rollout."""
+
+    posterior: Float[Tensor, "B context K"]
+    prior: Float[Tensor, "B H1 K"]
+    action: Float[Tensor, "B H"]
+
+    @classmethod
+    def draw(cls, batch: int, config: ImaginationConfig, k: int, device: torch.device) -> Noise:
+        """Fresh noise for `batch` trajectories from the device's default generator."""
+        return cls(
+            posterior=torch.rand(batch, config.context, k, device=device),
+            prior=torch.rand(batch, config.horizon + 1, k, device=device),
+            action=torch.rand(batch, config.horizon, device=device),
+        )
+
+
+class Imagination:
+    """Rolls a policy out inside a world model, from real contexts, without gradients.
+
+    The three parts run in turn: `start` reads the contexts, `advance` takes one step, `judge`
+    predicts rewards and ends of all steps at once. Each is a function of tensors that can be compiled.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        actor_critic: ActorCritic,
+        config: ImaginationConfig,
+        compile: Callable[[Callable], Callable] = lambda function: function,
+    ) -> None:
+        self.world_model = world_model
+        self.actor_critic = actor_critic
+        self.config = config
+        self.start = compile(self._start)
+        self.advance = compile(self._advance)
+        self.judge = compile(self._judge)
+
+    @torch.no_grad()
+    def __call__(self, context: Batch, noise: Noise) -> Trajectory:
+        """Trajectories of `horizon` steps; the first state follows the last step of the context."""
+        z, h, cache = self.start(context, noise.posterior, noise.prior[:, 0])
+        latents, hiddens, actions = [z], [h], []
+        for t in range(self.config.horizon):
+            action, z, h = self.advance(z, h, cache, noise.action[:, t], noise.prior[:, t + 1])
+            latents.append(z)
+            hiddens.append(h)
+            actions.append(action)
+        return self.judge(latents, hiddens, actions)
+
+    def _start(
+        self, context: Batch, uniform: Tensor, first: Tensor
+    ) -> tuple[Tensor, Tensor, Cache]:
+        model = self.world_model
+        z = model.latent.sample(model.encode(context.obs), uniform)
+        length = self.config.context + self.config.horizon
+        h, cache = model.sequence.prefill(z, context.action, model.resets(context.is_first), length)
+        h = h[:, -1]
+        return model.latent.sample(model.latent.prior(h), first), h, cache
+
+    def _advance(
+        self,
+        z: Float[Tensor, "B Z"],
+        h: Float[Tensor, "B D"],
+        cache: Cache,
+        action_noise: Float[Tensor, " B"],
+        prior_noise: Float[Tensor, "B K"],
+    ) -> tuple[Int[Tensor, " B"], Tensor, Tensor]:
+        model = self.world_model
+        action = self.actor_critic.act(self.actor_critic.state(z, h), action_noise)
+        h = model.step(z, action, cache)
+        return action, model.latent.sample(model.latent.prior(h), prior_noise), h
+
+    def _judge(
+        self, latents: list[Tensor], hiddens: list[Tensor], actions: list[Tensor]
+    ) -> Trajectory:
+        z, h = torch.stack(latents, dim=1), torch.stack(hiddens, dim=1)
+        prediction = self.world_model.predict(z[:, :-1], h[:, 1:])
+        continues = prediction.continues
+        if self.config.continuation == "threshold":
+            continues = (continues >= 0.5).float()
+        action = torch.stack(actions, dim=1)
+        return Trajectory(z, h, action, prediction.reward, continues)

@@ -1,0 +1,81 @@
+"""A Transformer block with post-layer normalisation, run over a sequence or one step at a time."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EPSILON = 1e-6
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention without biases, residual and LayerNorm included."""
+
+    def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+
+    def project(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [B, heads, T, D / heads]."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def attend(
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Bool[Tensor, "B 1 Q S"]
+    ) -> Float[Tensor, "B Q D"]:
+        """Output for queries `q` over the keys that `mask` allows, added to `x`."""
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with ReLU between, residual and LayerNorm included."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, hidden)
+        self.contract = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.dropout(self.contract(F.relu(self.expand(x)))))
+
+
+class Block(nn.Module):
+    """Self-attention, then feed-forward."""
+
+    def __init__(
+        self, width: int, heads: int, feedforward: int, dropout: float, attention_dropout: float
+    ) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, heads, dropout, attention_dropout)
+        self.feedforward = FeedForward(width, feedforward, dropout)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B 1 T T"]
+    ) -> tuple[Float[Tensor, "B T D"], Tensor, Tensor]:
+        """All steps at once; also the keys and values, to start a cache from."""
+        q, k, v = self.attention.project(x)
+        return self.feedforward(self.attention.attend(x, q, k, v, mask)), k, v
+
+    def step(
+        self,
+        x: Float[Tensor, "B 1 D"],
+        keys: Tensor,
+        values: Tensor,
+        slot: Int[Tensor, "1"],
+        visible: Bool[Tensor, "B 1 1 length"],
+    ) -> Float[Tensor, "B 1 D"]:
+        """One step against cached keys and values [B, heads, length, D / heads], written at `slot`."""
+        q, k, v = self.attention.project(x)
+        keys.index_copy_(2, slot, k)
+        values.index_copy_(2, slot, v)
+        return self.feedforward(self.attention.attend(x, q, keys, values, visible))

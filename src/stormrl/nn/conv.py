@@ -1,0 +1,76 @@
+"""Convolutional image encoder and decoder for 64 x 64 images (STORM, appendix A, tables 3 and 4)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGE_SIZE = 64
+STAGES = 4
+SMALLEST = IMAGE_SIZE // 2**STAGES
+
+
+def embedding_size(channels: int) -> int:
+    """Length of the flattened encoder output for `channels` channels in the first stage."""
+    return channels * 2 ** (STAGES - 1) * SMALLEST**2
+
+
+def compute_dtype(like: Tensor) -> torch.dtype:
+    """The type that convolutions compute in: autocast's, where that is on."""
+    kind = like.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+
+
+class Encoder(nn.Module):
+    """Four convolutions of stride 2, each with BatchNorm and ReLU: 64 -> 4 pixels."""
+
+    def __init__(self, image_channels: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(image_channels, channels, 4, stride=2, padding=1, bias=False)
+        stages: list[nn.Module] = [nn.BatchNorm2d(channels), nn.ReLU()]
+        for i in range(1, STAGES):
+            after = channels * 2**i
+            stages += [
+                nn.Conv2d(after // 2, after, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        self.stages = nn.Sequential(*stages)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: UInt8[Tensor, "N channels 64 64"]) -> Float[Tensor, "N E"]:
+        """Embeddings of uint8 images, which are scaled to [0, 1] here and nowhere else.
+
+        The scale goes into the first convolution's weights: whole numbers up to 255 are exact in
+        bfloat16, and no pass over the pixels is spent on it.
+        """
+        pixels = images.contiguous(memory_format=torch.channels_last).to(compute_dtype(images))
+        x = F.conv2d(pixels, self.first.weight / 255, stride=2, padding=1)
+        return self.stages(x).flatten(1)
+
+
+class Decoder(nn.Module):
+    """Linear layer and four transposed convolutions: 4 -> 64 pixels, no output squashing."""
+
+    def __init__(self, latent_size: int, image_channels: int, channels: int) -> None:
+        super().__init__()
+        self.widest = channels * 2 ** (STAGES - 1)
+        self.stem = nn.Linear(latent_size, embedding_size(channels), bias=False)
+        stages: list[nn.Module] = [nn.BatchNorm2d(self.widest), nn.ReLU()]
+        for i in reversed(range(1, STAGES)):
+            after = channels * 2 ** (i - 1)
+            stages += [
+                nn.ConvTranspose2d(2 * after, after, kernel_size=4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        stages.append(nn.ConvTranspose2d(channels, image_channels, 4, stride=2, padding=1))
+        self.stages = nn.Sequential(*stages)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Float[Tensor, "N Z"]) -> Float[Tensor, "N channels 64 64"]:
+        """Images in the scale [0, 1], not clamped to it."""
+        x = self.stem(z).unflatten(-1, (self.widest, SMALLEST, SMALLEST))
+        return self.stages(x.contiguous(memory_format=torch.channels_last))

@@ -1,0 +1,105 @@
+"""Replay: a ring of single steps on the training device, sampled there in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from stormrl.errors import UserError
+from stormrl.types import Batch
+
+
+class Transition(NamedTuple):
+    """One environment step: what was seen, done, and what followed."""
+
+    obs: np.ndarray
+    """uint8 [height, width, channels]"""
+    action: int
+    reward: float
+    continues: bool
+    """False where the episode ended for the learner: game over or, by protocol, a lost life."""
+    is_first: bool
+    """True right after a reset."""
+
+
+class Replay:
+    """Uniform windows over a stream of steps; no window joins the newest step to the oldest.
+
+    Images lie channels-last in memory, as convolutions like them, and are seen as
+    [.., channels, height, width].
+    """
+
+    def __init__(
+        self, capacity: int, image_shape: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        height, width, channels = image_shape
+        self.capacity = capacity
+        self.device = torch.device(device)
+        self.obs = torch.empty(
+            (capacity, height, width, channels), dtype=torch.uint8, device=device
+        )
+        self.action = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.reward = torch.zeros(capacity, device=device)
+        self.continues = torch.ones(capacity, device=device)
+        self.is_first = torch.zeros(capacity, dtype=torch.bool, device=device)
+        self.added = 0
+        # Oldest step and number of steps, on the device: sampling never waits for the host.
+        self._oldest = torch.zeros((), dtype=torch.int64, device=device)
+        self._size = torch.zeros((), dtype=torch.int64, device=device)
+
+    def __len__(self) -> int:
+        return min(self.added, self.capacity)
+
+    def add(self, step: Transition) -> None:
+        """Append one step; overwrites the oldest once the ring is full."""
+        slot = self.added % self.capacity
+        self.obs[slot] = torch.from_numpy(np.ascontiguousarray(step.obs)).to(self.device)
+        self.action[slot] = step.action
+        self.reward[slot] = step.reward
+        self.continues[slot] = float(step.continues)
+        self.is_first[slot] = step.is_first
+        self.moved_to(self.added + 1)
+
+    def moved_to(self, added: int) -> None:
+        """Set how many steps were ever added, as `add` and a restored checkpoint do."""
+        self.added = added
+        self._size.fill_(len(self))
+        self._oldest.fill_(added % self.capacity if added > self.capacity else 0)
+
+    def sample(self, windows: int, length: int) -> Batch:
+        """`windows` uniformly drawn stretches of `length` successive steps (with replacement).
+
+        Raises `UserError` if fewer than `length` steps are stored.
+        """
+        if len(self) < length:
+            raise UserError("replay", f"holds {len(self)} steps, fewer than a window of {length}")
+        uniform = torch.rand(windows, device=self.device, dtype=torch.float64)
+        start = (uniform * (self._size - length + 1)).long()
+        return self.windows(start, length)
+
+    def latest(self, windows: int, length: int) -> Batch:
+        """The newest `windows` stretches of `length` steps that do not overlap, oldest first.
+
+        Raises `UserError` if there are not so many steps.
+        """
+        if len(self) < windows * length:
+            raise UserError("replay", f"holds {len(self)} steps, fewer than {windows} x {length}")
+        back = torch.arange(windows, 0, -1, device=self.device)
+        return self.windows(len(self) - back * length, length)
+
+    def windows(self, start: Int[Tensor, " B"], length: int) -> Batch:
+        """Stretches that begin `start` steps after the oldest stored step."""
+        offsets = torch.arange(length, device=self.device)
+        index = (self._oldest + start[:, None] + offsets) % self.capacity
+        return Batch(
+            obs=self.obs[index].permute(0, 1, 4, 2, 3),
+            action=self.action[index],
+            reward=self.reward[index],
+            continues=self.continues[index],
+            is_first=self.is_first[index],
+        )

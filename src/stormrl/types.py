@@ -1,0 +1,56 @@
+"""Records that travel between the parts, with their shapes.
+
+`B` batch, `T` time, `H` horizon, `K x C` categoricals x classes, `Z = K * C`, `D` hidden width.
+`reward[t]` and `continues[t]` follow `action[t]`, taken at `obs[t]`; `is_first[t]` marks a reset.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Windows of real experience."""
+
+    obs: UInt8[Tensor, "B T channels height width"]
+    action: Int[Tensor, "B T"]
+    reward: Float[Tensor, "B T"]
+    continues: Float[Tensor, "B T"]
+    is_first: Bool[Tensor, "B T"]
+
+
+class Trajectory(NamedTuple):
+    """Imagined experience: `state[:, t]` is where `action[:, t]` was chosen."""
+
+    z: Float[Tensor, "B H1 Z"]
+    h: Float[Tensor, "B H1 D"]
+    action: Int[Tensor, "B H"]
+    reward: Float[Tensor, "B H"]
+    continues: Float[Tensor, "B H"]
+
+
+class Cache(NamedTuple):
+    """Keys and values of every token so far, one tensor per block, written in place."""
+
+    keys: tuple[Tensor, ...]
+    """Per block: [B, heads, length, D / heads]."""
+    values: tuple[Tensor, ...]
+    """Per block: [B, heads, length, D / heads]."""
+    visible: Bool[Tensor, "B length"]
+    """Slots that hold a token of the current episode."""
+    position: Int[Tensor, " B"]
+    """Position that the next token gets."""
+    slot: Int[Tensor, "1"]
+    """Slot that the next token is written to."""
+
+
+class Memory(NamedTuple):
+    """What an acting agent remembers: its last steps, oldest first, then unused places."""
+
+    obs: UInt8[Tensor, "B L channels height width"]
+    action: Int[Tensor, "B L"]
+    is_first: Bool[Tensor, "B L"]
+    count: Int[Tensor, " B"]
