@@ -22,7 +22,7 @@ def empty_memory(
         obs=torch.zeros(batch, length, *image_shape, dtype=torch.uint8, device=device),
         action=torch.zeros(batch, length, dtype=torch.int64, device=device),
         is_first=torch.zeros(batch, length, dtype=torch.bool, device=device),
-        count=torch.zeros(batch, dtype=torch.int64, device=device),
+        filled=torch.zeros(batch, dtype=torch.int64, device=device),
     )
 
 
@@ -34,8 +34,8 @@ def remember(
 ) -> Memory:
     """Memory after one more step; once full, the oldest step is forgotten."""
     length = memory.action.shape[1]
-    full = memory.count == length
-    slot = memory.count.clamp(max=length - 1)
+    full = memory.filled == length
+    slot = memory.filled.clamp(max=length - 1)
     rows = torch.arange(len(slot), device=slot.device)
 
     def appended(history: Tensor, newest: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def remember(
         obs=appended(memory.obs, obs),
         action=appended(memory.action, action),
         is_first=appended(memory.is_first, is_first),
-        count=slot + 1,
+        filled=slot + 1,
     )
 
 
@@ -71,7 +71,7 @@ class Actor:
         """Memory at the start of a step: emptied where an episode begins, if it is per episode."""
         if self.config.memory == "endless":
             return memory
-        return memory._replace(count=torch.where(is_first, 0, memory.count))
+        return memory._replace(filled=torch.where(is_first, 0, memory.filled))
 
     @torch.no_grad()
     def act(
@@ -104,11 +104,11 @@ class Actor:
         memory: Memory,
         uniform: Float[Tensor, "B L1 K"],
     ) -> Float[Tensor, "B A"]:
-        """Log-probabilities of the actions; `uniform` is noise for each remembered frame and now."""
+        """Log-probabilities of the actions; `uniform` is noise for every frame, the current one last."""
         z, h = self.state(obs, memory, uniform)
         log_probs = self.actor_critic.policy(self.actor_critic.state(z, h))
         unknown = -torch.full_like(log_probs, log_probs.shape[-1]).log()
-        return torch.where(memory.count[:, None] > 0, log_probs, unknown)
+        return torch.where(memory.filled[:, None] > 0, log_probs, unknown)
 
     def state(
         self, obs: Tensor, memory: Memory, uniform: Tensor
@@ -125,7 +125,7 @@ class Actor:
         hidden = model.observe(z[:, :-1], memory.action, memory.is_first)
         rows = torch.arange(len(obs), device=obs.device)
         # Unused places lie behind the last remembered step: causality keeps them out of it.
-        h = hidden[rows, memory.count.clamp(min=1) - 1]
+        h = hidden[rows, memory.filled.clamp(min=1) - 1]
         if self.config.latent == "prior":
             return model.latent.sample(model.latent.prior(h), uniform[:, -1]), h
         return z[:, -1], h

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stormrl.agent_state import FrameState, VectorState
 from stormrl.config import ActorCriticConfig
 from stormrl.functional import (
     categorical_entropy,
     lambda_return,
+    log_probability,
     mix_uniform,
     percentile,
     sample_index,
@@ -21,25 +22,6 @@ from stormrl.functional import (
 )
 from stormrl.nn.heads import MLP
 from stormrl.types import Trajectory
-
-
-class StateSizes(NamedTuple):
-    """Sizes of the two parts of the world model's state."""
-
-    z: int
-    h: int
-
-
-class VectorState(nn.Module):
-    """The agent sees the latent, the hidden state, or both side by side."""
-
-    def __init__(self, parts: str, sizes: StateSizes) -> None:
-        super().__init__()
-        self.parts = parts
-        self.size = sum(getattr(sizes, part) for part in parts)
-
-    def forward(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Float[Tensor, "*n S"]:
-        return torch.cat([{"z": z, "h": h}[part] for part in self.parts], dim=-1)
 
 
 class ActorCritic(nn.Module):
@@ -52,10 +34,12 @@ class ActorCritic(nn.Module):
     scale_low: Tensor
     scale_high: Tensor
 
-    def __init__(self, config: ActorCriticConfig, sizes: StateSizes, actions: int) -> None:
+    def __init__(
+        self, config: ActorCriticConfig, state: VectorState | FrameState, actions: int
+    ) -> None:
         super().__init__()
         self.config = config
-        self.state = VectorState(config.state, sizes)
+        self.state = state
         head = config.head
         self.actor = MLP(self.state.size, head.width, head.layers, actions)
         self.critic = MLP(self.state.size, head.width, head.layers, config.two_hot.bins)
@@ -66,11 +50,9 @@ class ActorCritic(nn.Module):
     def policy(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
         """Log-probabilities of the actions."""
         probs = self.actor(state).float().softmax(-1)
-        return mix_uniform(probs, self.config.unimix).clamp(min=1e-20).log()
+        return log_probability(mix_uniform(probs, self.config.unimix))
 
-    def act(
-        self, state: Float[Tensor, "*n S"], uniform: Float[Tensor, "*n"]
-    ) -> Int[Tensor, "*n"]:
+    def act(self, state: Float[Tensor, "*n S"], uniform: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
         """Actions drawn from the policy; `uniform` holds numbers from [0, 1)."""
         return sample_index(self.policy(state).exp(), uniform)
 
@@ -113,8 +95,9 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def update_slow_critic(self) -> None:
         """Move the slow critic towards the critic (exponential average)."""
-        slow = list(self.slow_critic.parameters())
-        torch._foreach_lerp_(slow, list(self.critic.parameters()), 1 - self.config.slow_decay)
+        pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)
+        for slow, fast in pairs:
+            slow.lerp_(fast, 1 - self.config.slow_decay)
 
     def _returns(self, trajectory: Trajectory, value: Tensor) -> Tensor:
         config = self.config

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from stormrl import checkpoint
-from stormrl.acting import Actor
 from stormrl.config import RunConfig
 from stormrl.device import Backend, choose_device
-from stormrl.envs import PROTOCOLS, make_env
+from stormrl.envs import PROTOCOLS, game_sizes, make_env
 from stormrl.learner import Learner
 from stormrl.learner_state import restore_models
 from stormrl.run_directory import RunDirectory
@@ -27,7 +26,7 @@ class Agent:
         self.world_model = learner.world_model
         self.actor_critic = learner.actor_critic
         self.device = learner.backend.device
-        self.actor = Actor(self.world_model, self.actor_critic, config.agent.acting)
+        self.actor = learner.actor()
 
     @classmethod
     def load(cls, run: str | Path, step: int | None = None, device: str = "auto") -> Agent:
@@ -38,7 +37,7 @@ class Agent:
         directory = RunDirectory.open(run)
         config = directory.config
         env = make_env(config.env, PROTOCOLS[config.protocol])
-        actions = int(env.action_space.n)  # type: ignore[attr-defined]
+        actions, _ = game_sizes(env)
         env.close()
         learner = Learner(config.agent, actions, Backend(choose_device(device)))
         saved = checkpoint.load(directory.path, step)

@@ -23,6 +23,8 @@ class Episode(NamedTuple):
     """Undiscounted return."""
     length: int
     """Environment steps."""
+    seed: int
+    """Seed of the reset that began it."""
 
 
 class Collector:
@@ -36,14 +38,15 @@ class Collector:
         self.actor = actor
         self.replay = replay
         self.env.action_space.seed(seed)
-        self.obs, _ = env.reset(seed=seed)
+        self.obs, info = env.reset(seed=seed)
+        self.seed: int = info["episode_seed"]
         self.memory = actor.begin(1, self._image(self.obs).shape[1:])
         self.is_first = True
         self.total, self.length = 0.0, 0
 
     def step(self, random: bool) -> Episode | None:
         """Take one step, at random or as the agent decides; the episode, if it ended here."""
-        action = int(self.env.action_space.sample()) if random else self._decide()
+        action = int(self.env.action_space.sample()) if random else self.decide()
         obs, reward, terminated, truncated, info = self.env.step(action)
         life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
         self.replay.add(
@@ -61,8 +64,9 @@ class Collector:
 
     def end_episode(self) -> Episode:
         """Close the episode in flight and start the next."""
-        finished = Episode(self.total, self.length)
-        self.obs, _ = self.env.reset()
+        finished = Episode(self.total, self.length, self.seed)
+        self.obs, info = self.env.reset()
+        self.seed = info["episode_seed"]
         self.is_first, self.total, self.length = True, 0.0, 0
         return finished
 
@@ -72,29 +76,35 @@ class Collector:
         tensors["obs"] = torch.from_numpy(self.obs.copy())
         for name, array in snapshot(self.env).items():
             tensors[f"env.{name}"] = torch.from_numpy(array)
-        return tensors, {"is_first": self.is_first, "total": self.total, "length": self.length}
+        return tensors, {
+            "is_first": self.is_first,
+            "total": self.total,
+            "length": self.length,
+            "seed": self.seed,
+        }
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, float | bool]) -> bool:
-        """Continue from a saved state; False if the environment did not come back to it.
+    def restore(
+        self, tensors: Mapping[str, Tensor], values: Mapping[str, float | bool]
+    ) -> Episode | None:
+        """Continue from a saved state.
 
-        Then a fresh episode has begun; the one in flight was cut short at the saved step.
+        If the environment does not come back to it, a new episode begins, and the one that was
+        in flight is returned as it stood.
         """
         device = self.replay.device
         self.memory = Memory(*(tensors[f"memory.{name}"].to(device) for name in Memory._fields))
+        self.obs, self.is_first = tensors["obs"].numpy(), bool(values["is_first"])
+        self.total, self.length = float(values["total"]), int(values["length"])
+        self.seed = int(values["seed"])
         saved = {
             name.removeprefix("env."): tensor.numpy()
             for name, tensor in tensors.items()
             if name.startswith("env.")
         }
-        whole = restore(self.env, saved)
-        if not whole:
-            self.end_episode()
-            return False
-        self.obs, self.is_first = tensors["obs"].numpy(), bool(values["is_first"])
-        self.total, self.length = float(values["total"]), int(values["length"])
-        return True
+        return None if restore(self.env, saved) else self.end_episode()
 
-    def _decide(self) -> int:
+    def decide(self) -> int:
+        """The agent's next action, which it remembers as taken."""
         is_first = torch.tensor([self.is_first], device=self.replay.device)
         action, self.memory = self.actor.act(self._image(self.obs), self.memory, is_first)
         return int(action)

@@ -200,7 +200,7 @@ class ImaginationConfig:
     horizon: int = 16
     """Imagined steps (H)."""
     continuation: Literal["probability", "threshold"] = "probability"
-    """Weight later rewards by the predicted probability to go on, or by 0 or 1 (released code)."""
+    """Weight later rewards by the probability to go on, or by 0 or 1 (as the released code)."""
 
     def __post_init__(self) -> None:
         _positive(self, "imagination", "batch_size", "context", "horizon")
@@ -223,7 +223,7 @@ class ActorCriticConfig:
     lambda_: float = 0.95
     """Mixing of the lambda-return."""
     bootstrap: Literal["next", "current"] = "next"
-    """Value in the lambda-return's (1 - lambda) term: V(s_t+1), or V(s_t) (as the released code)."""
+    """Value in the lambda-return's (1 - lambda) term: V(s_t+1), or V(s_t) (released code)."""
     entropy: float = 3e-4
     """Weight of the policy's entropy."""
     unimix: float = 0.0
@@ -312,7 +312,7 @@ class AgentConfig:
         _require(
             dream <= positions,
             "imagination.horizon",
-            f"context + horizon is {dream}, more than world_model.sequence.max_length ({positions})",
+            f"context + horizon is {dream}, above world_model.sequence.max_length ({positions})",
         )
         _require(
             self.acting.context <= positions,

@@ -42,7 +42,9 @@ def dream(world_model: WorldModel, batch: Batch, context: int) -> Dream:
     posterior = model.encode(batch.obs)
     z = model.latent.sample(posterior, torch.rand(posterior.shape[:-1], device=posterior.device))
     is_first = model.resets(batch.is_first[:, :context])
-    hidden, cache = model.sequence.prefill(z[:, :context], batch.action[:, :context], is_first, steps)
+    hidden, cache = model.sequence.prefill(
+        z[:, :context], batch.action[:, :context], is_first, steps
+    )
     latents, hiddens = list(z[:, :context].unbind(1)), list(hidden.unbind(1))
     for t in range(context, steps):
         prior = model.latent.prior(hiddens[-1])

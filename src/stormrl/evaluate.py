@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stormrl.acting import empty_memory
-from stormrl.envs import Protocol, make_env
+from stormrl.envs import Protocol, game_sizes, make_env
 from stormrl.types import Memory
 
 PARALLEL = 8
@@ -33,11 +33,15 @@ class Score(NamedTuple):
 class Player(Interface):
     """Whoever chooses the actions."""
 
-    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory: ...
+    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
+        """Memory of `batch` players before their first step."""
+        ...
 
     def act(
         self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
-    ) -> tuple[Tensor, Memory]: ...
+    ) -> tuple[Tensor, Memory]:
+        """Actions for images [B, channels, height, width], and the memory that includes them."""
+        ...
 
 
 class RandomPlayer:
@@ -47,11 +51,13 @@ class RandomPlayer:
         self.actions = actions
 
     def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
+        """Nothing to remember."""
         return empty_memory(batch, 0, image_shape, "cpu")
 
     def act(
         self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
     ) -> tuple[Tensor, Memory]:
+        """Actions for images [B, channels, height, width]."""
         return torch.randint(self.actions, (len(obs),)), memory
 
 
@@ -100,7 +106,8 @@ def evaluate(
 def random_scores(env_id: str, protocol: Protocol, episodes: int, seed: int = 0) -> list[Score]:
     """What uniformly random play reaches under the same protocol."""
     env = make_env(env_id, protocol)
-    player = RandomPlayer(int(env.action_space.n))  # pyright: ignore[reportAttributeAccessIssue]
+    actions, _ = game_sizes(env)
+    player = RandomPlayer(actions)
     env.close()
     return evaluate(player, env_id, protocol, episodes, seed)
 
@@ -121,7 +128,7 @@ def _play_all(
     while len(scores) < len(seeds):
         is_first = torch.tensor([table.is_first for table in tables], device=device)
         # Whatever the agent does between training episodes, evaluation starts each one afresh.
-        memory = memory._replace(count=torch.where(is_first, 0, memory.count))
+        memory = memory._replace(filled=torch.where(is_first, 0, memory.filled))
         action, memory = player.act(
             _images(tables, device), memory, is_first, protocol.greedy_evaluation
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _SAMPLING_RESOLUTION = 2**20
+_SMALLEST_PROBABILITY = 1e-20
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -25,10 +26,13 @@ def symexp(x: Tensor) -> Tensor:
 def two_hot_position(
     x: Float[Tensor, "*n"], bins: int, low: float, high: float
 ) -> tuple[Int[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Lower bin of each value and the weight of the bin above it; outside the range, the end bin."""
+    """Lower bin of each value and the weight of the bin above it; outside the range, the end bin.
+
+    NaN has a weight of NaN, and a bin that can be read: a loss must tell of it, not an index.
+    """
     position = ((x - low) * ((bins - 1) / (high - low))).clamp(0, bins - 1)
     lower = position.floor().clamp(max=bins - 2)
-    return lower.long(), position - lower
+    return lower.nan_to_num().long(), position - lower
 
 
 def two_hot_cross_entropy(
@@ -46,9 +50,7 @@ def two_hot_cross_entropy(
     return logits.logsumexp(-1) - expected
 
 
-def two_hot_mean(
-    logits: Float[Tensor, "*n bins"], low: float, high: float
-) -> Float[Tensor, "*n"]:
+def two_hot_mean(logits: Float[Tensor, "*n bins"], low: float, high: float) -> Float[Tensor, "*n"]:
     """Value in natural units of a binned prediction: symexp of the expected bin."""
     centres = torch.linspace(low, high, logits.shape[-1], device=logits.device)
     # A product and a sum, not a matrix product: autocast would round the bins to bfloat16.
@@ -60,9 +62,14 @@ def mix_uniform(probs: Float[Tensor, "*n C"], share: float) -> Float[Tensor, "*n
     return (1 - share) * probs + share / probs.shape[-1]
 
 
+def log_probability(probs: Tensor) -> Tensor:
+    """Logarithm of probabilities; finite, with gradient zero, where one has underflowed."""
+    return probs.clamp(min=_SMALLEST_PROBABILITY).log()
+
+
 def categorical_kl(p: Float[Tensor, "*n K C"], q: Float[Tensor, "*n K C"]) -> Float[Tensor, "*n"]:
-    """KL(p || q) of K independent categoricals, summed over them, in nats; inputs are probabilities."""
-    return (p * (p.log() - q.log())).sum((-2, -1))
+    """KL(p || q) of K independent categoricals given as probabilities, summed, in nats."""
+    return (p * (log_probability(p) - log_probability(q))).sum((-2, -1))
 
 
 def categorical_entropy(log_probs: Float[Tensor, "*n C"]) -> Float[Tensor, "*n"]:
@@ -79,7 +86,9 @@ def sample_index(probs: Float[Tensor, "*n C"], uniform: Float[Tensor, "*n"]) -> 
     weight = (probs * _SAMPLING_RESOLUTION).round().to(torch.int32)
     cumulative = weight.cumsum(-1, dtype=torch.int32)
     threshold = (uniform * cumulative[..., -1]).to(torch.int32)
-    return (cumulative <= threshold.unsqueeze(-1)).sum(-1)
+    index = (cumulative <= threshold.unsqueeze(-1)).sum(-1)
+    # Only NaN gets there: it must end in a loss that is NaN, not in an index out of range.
+    return index.clamp(max=probs.shape[-1] - 1)
 
 
 def straight_through(
@@ -121,5 +130,6 @@ def lambda_return(
 
 def percentile(x: Tensor, share: float) -> Float[Tensor, ""]:
     """The floor(share * n)-th smallest of n entries, counted from one, at least the first."""
-    flat = x.flatten()
-    return flat.kthvalue(max(1, int(share * flat.numel()))).values
+    # Sorted, for `kthvalue` is refused in CUDA's deterministic mode.
+    ascending = x.flatten().sort().values
+    return ascending[max(1, int(share * x.numel())) - 1]

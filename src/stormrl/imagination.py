@@ -36,7 +36,7 @@ class Imagination:
     """Rolls a policy out inside a world model, from real contexts, without gradients.
 
     The three parts run in turn: `start` reads the contexts, `advance` takes one step, `judge`
-    predicts rewards and ends of all steps at once. Each is a function of tensors that can be compiled.
+    predicts rewards and ends of all steps at once. Each is a function of tensors, to be compiled.
     """
 
     def __init__(
@@ -57,6 +57,13 @@ class Imagination:
     def __call__(self, context: Batch, noise: Noise) -> Trajectory:
         """Trajectories of `horizon` steps; the first state follows the last step of the context."""
         z, h, cache = self.start(context, noise.posterior, noise.prior[:, 0])
+        return self.roll_out(z, h, cache, noise)
+
+    @torch.no_grad()
+    def roll_out(
+        self, z: Float[Tensor, "B Z"], h: Float[Tensor, "B D"], cache: Cache, noise: Noise
+    ) -> Trajectory:
+        """Trajectories from given states; moves the cache on."""
         latents, hiddens, actions = [z], [h], []
         for t in range(self.config.horizon):
             action, z, h = self.advance(z, h, cache, noise.action[:, t], noise.prior[:, t + 1])

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stormrl.actor_critic import ActorCritic, StateSizes
+from stormrl.acting import Actor
+from stormrl.actor_critic import ActorCritic
+from stormrl.agent_state import agent_state
 from stormrl.config import AgentConfig, OptimizerConfig
 from stormrl.device import Backend
 from stormrl.imagination import Imagination, Noise
 from stormrl.replay import Replay
-from stormrl.types import Batch
+from stormrl.types import Batch, Trajectory
 from stormrl.world_model import WorldModel
 
 Metrics = dict[str, Tensor]
@@ -31,9 +33,9 @@ class Learner:
     def __init__(self, config: AgentConfig, actions: int, backend: Backend) -> None:
         self.config = config
         self.backend = backend
-        sizes = StateSizes(z=config.world_model.latent.size, h=config.world_model.sequence.width)
         self.world_model = WorldModel(config.world_model, actions).to(backend.device).eval()
-        self.actor_critic = ActorCritic(config.actor_critic, sizes, actions).to(backend.device)
+        state = agent_state(config.actor_critic.state, self.world_model)
+        self.actor_critic = ActorCritic(config.actor_critic, state, actions).to(backend.device)
         self.world_optimizer = _adam(self.world_model, config.world_model.optimizer, backend)
         self.agent_optimizer = _adam(self.actor_critic, config.actor_critic.optimizer, backend)
         self.imagination = Imagination(
@@ -56,25 +58,35 @@ class Learner:
 
     def learn_world(self, batch: Batch, uniform: Float[Tensor, "B T K"]) -> Metrics:
         """World-model step on a given batch and noise."""
-        with _training(self.world_model), _guarded(self.world_model) as buffers:
+        statistics = _Statistics(self.world_model)
+        with _training(self.world_model):
             with self.backend.autocast():
                 loss, metrics = self._world_loss(batch, uniform)
             loss.backward()
-            metrics |= _step(self.world_optimizer, self.config.world_model.optimizer.clip)
-            buffers.keep_if(metrics["skipped"])
+        metrics |= _step(self.world_optimizer, self.config.world_model.optimizer.clip)
+        statistics.restore_if(metrics["skipped"])
         return metrics
 
     def learn_agent(self, context: Batch, noise: Noise) -> Metrics:
         """Actor-critic step on given contexts and noise."""
-        with _guarded(self.actor_critic) as buffers:
-            with self.backend.autocast():
-                trajectory = self.imagination(context, noise)
-                loss, metrics = self._agent_loss(trajectory)
-            loss.backward()
-            metrics |= _step(self.agent_optimizer, self.config.actor_critic.optimizer.clip)
-            buffers.keep_if(metrics["skipped"])
+        with self.backend.autocast():
+            trajectory = self.imagination(context, noise)
+        return self.learn_policy(trajectory)
+
+    def learn_policy(self, trajectory: Trajectory) -> Metrics:
+        """Actor-critic step on given trajectories."""
+        statistics = _Statistics(self.actor_critic)
+        with self.backend.autocast():
+            loss, metrics = self._agent_loss(trajectory)
+        loss.backward()
+        metrics |= _step(self.agent_optimizer, self.config.actor_critic.optimizer.clip)
         self.actor_critic.update_slow_critic()
+        statistics.restore_if(metrics["skipped"])
         return metrics
+
+    def actor(self) -> Actor:
+        """The policy for a real environment; it follows the learner's updates."""
+        return Actor(self.world_model, self.actor_critic, self.config.acting)
 
     def posterior_noise(self, batch: Batch) -> Float[Tensor, "B T K"]:
         """Fresh noise for the posterior draws of one batch."""
@@ -88,21 +100,18 @@ class Learner:
         return Noise.draw(config.batch_size, config, k, self.backend.device)
 
 
-class _Buffers:
-    """Statistics of a module before an update, to be put back if the update is not applied."""
+class _Statistics:
+    """Averages that an update moves beside the optimizer, as they were before it."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.live = [b for b in module.buffers() if b.is_floating_point()]
-        self.before = [b.clone() for b in self.live]
+        averaged = [p for p in module.parameters() if not p.requires_grad]
+        self.live = [*module.buffers(), *averaged]
+        self.before = [tensor.clone() for tensor in self.live]
 
-    def keep_if(self, skipped: Float[Tensor, ""]) -> None:
+    def restore_if(self, skipped: Float[Tensor, ""]) -> None:
+        """Put them back where `skipped` is 1, without asking the device which it is."""
         for live, before in zip(self.live, self.before, strict=True):
             live.copy_(torch.where(skipped > 0, before, live))
-
-
-@contextmanager
-def _guarded(module: nn.Module) -> Iterator[_Buffers]:
-    yield _Buffers(module)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from stormrl.config import (
     AgentConfig,
@@ -29,9 +30,7 @@ def official(config: AgentConfig) -> AgentConfig:
             config.world_model, free_nats_over="batch", episode_boundaries="ignore"
         ),
         imagination=replace(config.imagination, continuation="threshold"),
-        actor_critic=replace(
-            config.actor_critic, bootstrap="current", slow_target="lambda_return"
-        ),
+        actor_critic=replace(config.actor_critic, bootstrap="current", slow_target="lambda_return"),
         acting=replace(config.acting, latent="prior", memory="endless"),
     )
 
@@ -84,9 +83,7 @@ def _sized(
             world_model,
             image=ConvConfig(channels),
             latent=CategoricalConfig(categoricals, categoricals),
-            sequence=replace(
-                world_model.sequence, width=width, heads=4, feedforward=2 * width
-            ),
+            sequence=replace(world_model.sequence, width=width, heads=4, feedforward=2 * width),
             head=HeadConfig(width=width),
             optimizer=replace(world_model.optimizer, learning_rate=world_rate),
             batch_size=batch[0],
@@ -101,8 +98,34 @@ def _sized(
     )
 
 
+def _world_model(**fields: Any) -> Edit:
+    return lambda config: replace(config, world_model=replace(config.world_model, **fields))
+
+
+def _layers(count: int) -> Edit:
+    return lambda config: _world_model(sequence=replace(config.world_model.sequence, layers=count))(
+        config
+    )
+
+
+def _state(kind: str) -> Edit:
+    return lambda config: replace(config, actor_critic=replace(config.actor_critic, state=kind))
+
+
 PRESETS: dict[str, Edit] = {"paper": paper, "official": official}
 SIZES: dict[str, Edit] = {"tiny": tiny, "small": small, "base": base}
+ABLATIONS: dict[str, Edit] = {
+    "decoder-at-rear": _world_model(decoder_input="prior"),
+    "predictor-at-front": _world_model(predictor_input="latent"),
+    "layers-2": _layers(2),
+    "layers-4": _layers(4),
+    "layers-6": _layers(6),
+    "state-zh": _state("zh"),
+    "state-z": _state("z"),
+    "state-h": _state("h"),
+    "state-frame": _state("frame"),
+}
+"""The ablations of the paper's section 5.1, each of them one edit of a preset."""
 
 
 def agent_config(preset: str = "paper", size: str = "base") -> AgentConfig:

@@ -1,4 +1,4 @@
-"""Sequence model: one token for each step, a causal Transformer over them (STORM, equations 3, 4)."""
+"""Sequence model: one token a step, a causal Transformer over them (STORM, equations 3, 4)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ class ActionMixer(nn.Module):
             nn.LayerNorm(width),
         )
 
-    def forward(
-        self, z: Float[Tensor, "*n Z"], action: Int[Tensor, "*n"]
-    ) -> Float[Tensor, "*n D"]:
+    def forward(self, z: Float[Tensor, "*n Z"], action: Int[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
         one_hot = F.one_hot(action, self.actions).to(z.dtype)
         return self.layers(torch.cat([z, one_hot], dim=-1))
 
@@ -76,7 +74,7 @@ class Transformer(nn.Module):
         is_first: Bool[Tensor, "B T"],
         length: int,
     ) -> tuple[Float[Tensor, "B T D"], Cache]:
-        """Hidden states of a sequence, and a cache that starts with it and holds `length` tokens."""
+        """Hidden states of a sequence, and a cache of `length` slots that begins with it."""
         x, mask, position = self._tokens(z, action, is_first)
         steps = z.shape[1]
         keys, values = [], []
@@ -102,14 +100,13 @@ class Transformer(nn.Module):
         cache.visible.index_fill_(1, cache.slot, True)
         visible = cache.visible[:, None, None]
         for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
+            assert isinstance(block, Block)
             x = block.step(x, keys, values, cache.slot, visible)
         cache.slot.add_(1)
         cache.position.add_(1)
         return x.squeeze(1)
 
-    def _tokens(
-        self, z: Tensor, action: Tensor, is_first: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _tokens(self, z: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mask, position = episode_mask(is_first)
         tokens = self.mixer(z, action) + self.positions(position)
         return self.norm(tokens), mask, position

@@ -14,7 +14,7 @@ EXIT_INTERRUPTED = 3
 class StopRequest:
     """While entered, a first signal sets `requested`; a second ends the process at once.
 
-    What a second signal interrupts is never a finished checkpoint: those are moved into place whole.
+    A second signal never harms a finished checkpoint: those are moved into place as a whole.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)

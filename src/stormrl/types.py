@@ -53,4 +53,5 @@ class Memory(NamedTuple):
     obs: UInt8[Tensor, "B L channels height width"]
     action: Int[Tensor, "B L"]
     is_first: Bool[Tensor, "B L"]
-    count: Int[Tensor, " B"]
+    filled: Int[Tensor, " B"]
+    """Steps that are remembered, from the first place on."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from stormrl.config import WorldModelConfig
 from stormrl.functional import (
     categorical_kl,
+    log_probability,
     masked_mean,
     two_hot_cross_entropy,
     two_hot_mean,
@@ -40,6 +41,7 @@ class WorldModel(nn.Module):
     def __init__(self, config: WorldModelConfig, actions: int, image_channels: int = 3) -> None:
         super().__init__()
         self.config = config
+        self.image_channels = image_channels
         width, head, latent = config.sequence.width, config.head, config.latent.size
         embedding = embedding_size(config.image.channels)
         self.encoder = Encoder(image_channels, config.image.channels)
@@ -96,7 +98,7 @@ class WorldModel(nn.Module):
         dynamics = categorical_kl(posterior[:, 1:].detach(), prior[:, :-1])
         representation = categorical_kl(posterior[:, 1:], prior[:, :-1].detach())
         losses = {
-            "reconstruction": self._reconstruction_loss(batch.obs, z, prior, uniform),
+            "reconstruction": self._reconstruction_loss(batch.obs, z, prior, uniform, pairs),
             **self._prediction_losses(batch, z, h),
             "dynamics": self._free_mean(dynamics, pairs),
             "representation": self._free_mean(representation, pairs),
@@ -133,14 +135,15 @@ class WorldModel(nn.Module):
         }
 
     def _reconstruction_loss(
-        self, obs: Tensor, z: Tensor, prior: Tensor, uniform: Tensor
+        self, obs: Tensor, z: Tensor, prior: Tensor, uniform: Tensor, pairs: Tensor
     ) -> Float[Tensor, ""]:
         """Squared error, summed over a frame's pixels, averaged over frames (equation 6a)."""
+        counted = torch.ones_like(z[..., 0])
         if self.config.decoder_input == "prior":
             z = self.latent.sample(prior[:, :-1], uniform[:, 1:])
-            obs = obs[:, 1:]
+            obs, counted = obs[:, 1:], pairs
         error = self.decode(z).float() - obs.float() / 255
-        return error.square().sum((-3, -2, -1)).mean()
+        return masked_mean(error.square().sum((-3, -2, -1)), counted)
 
     def _free_mean(self, kl: Tensor, pairs: Tensor) -> Float[Tensor, ""]:
         free = self.config.free_nats
@@ -151,4 +154,4 @@ class WorldModel(nn.Module):
 
 def _entropy(probs: Tensor) -> Tensor:
     """Mean entropy of one categorical variable, in nats."""
-    return -(probs * probs.log()).sum(-1).mean().detach()
+    return -(probs * log_probability(probs)).sum(-1).mean().detach()

@@ -41,6 +41,14 @@ def action_meanings(env: gymnasium.Env) -> list[str]:
     return [str(action) for action in range(env.action_space.n)]
 
 
+def game_sizes(env: gymnasium.Env) -> tuple[int, tuple[int, int, int]]:
+    """Number of actions, and the picture's [height, width, channels], of what `make_env` gave."""
+    assert isinstance(env.action_space, spaces.Discrete)
+    assert env.observation_space.shape is not None
+    height, width, channels = env.observation_space.shape
+    return int(env.action_space.n), (height, width, channels)
+
+
 def find_spec(env_id: str) -> EnvSpec:
     """The registered specification of `env_id`; raises UserError with the nearest names."""
     module, _, name = env_id.rpartition(":")

@@ -74,7 +74,7 @@ class Block(nn.Module):
         slot: Int[Tensor, "1"],
         visible: Bool[Tensor, "B 1 1 length"],
     ) -> Float[Tensor, "B 1 D"]:
-        """One step against cached keys and values [B, heads, length, D / heads], written at `slot`."""
+        """One step; its key and value join the cached ones, [B, heads, length, D / heads]."""
         q, k, v = self.attention.project(x)
         keys.index_copy_(2, slot, k)
         values.index_copy_(2, slot, v)

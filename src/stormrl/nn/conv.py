@@ -1,6 +1,8 @@
-"""Convolutional image encoder and decoder for 64 x 64 images (STORM, appendix A, tables 3 and 4)."""
+"""Convolutional encoder and decoder of 64 x 64 images (STORM, appendix A, tables 3 and 4)."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, UInt8
@@ -38,7 +40,7 @@ class Encoder(nn.Module):
                 nn.ReLU(),
             ]
         self.stages = nn.Sequential(*stages)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, images: UInt8[Tensor, "N channels 64 64"]) -> Float[Tensor, "N E"]:
         """Embeddings of uint8 images, which are scaled to [0, 1] here and nowhere else.
@@ -49,6 +51,25 @@ class Encoder(nn.Module):
         pixels = images.contiguous(memory_format=torch.channels_last).to(compute_dtype(images))
         x = F.conv2d(pixels, self.first.weight / 255, stride=2, padding=1)
         return self.stages(x).flatten(1)
+
+
+class FrameEncoder(nn.Sequential):
+    """Four convolutions of stride 2, each with a normalisation and ReLU: 64 -> 4 pixels.
+
+    Each image is normalised alone: acting on one is then the same as learning from many.
+    """
+
+    def __init__(self, image_channels: int, channels: int) -> None:
+        widths = [image_channels, *(channels * 2**i for i in range(STAGES))]
+        stages: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            stages += [
+                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+                nn.GroupNorm(1, after),
+                nn.ReLU(),
+            ]
+        super().__init__(*stages, nn.Flatten())
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 class Decoder(nn.Module):
@@ -62,13 +83,15 @@ class Decoder(nn.Module):
         for i in reversed(range(1, STAGES)):
             after = channels * 2 ** (i - 1)
             stages += [
-                nn.ConvTranspose2d(2 * after, after, kernel_size=4, stride=2, padding=1, bias=False),
+                nn.ConvTranspose2d(
+                    2 * after, after, kernel_size=4, stride=2, padding=1, bias=False
+                ),
                 nn.BatchNorm2d(after),
                 nn.ReLU(),
             ]
         stages.append(nn.ConvTranspose2d(channels, image_channels, 4, stride=2, padding=1))
         self.stages = nn.Sequential(*stages)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, z: Float[Tensor, "N Z"]) -> Float[Tensor, "N channels 64 64"]:
         """Images in the scale [0, 1], not clamped to it."""

@@ -1,0 +1,218 @@
+"""The training loop: it owns time and cadence, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from stormrl import checkpoint
+from stormrl.collector import Collector, Episode
+from stormrl.device import choose_backend
+from stormrl.dream import dream_rows
+from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.evaluate import Score, evaluate
+from stormrl.learner import Learner
+from stormrl.learner_state import learner_tensors, restore_learner
+from stormrl.media import stack_rows
+from stormrl.metric_sum import MetricSum
+from stormrl.progress import Progress
+from stormrl.random_state import random_state, restore_random_state
+from stormrl.record import Recorder, TensorBoard, rewind
+from stormrl.replay import Replay
+from stormrl.replay_store import ReplayStore
+from stormrl.run_directory import RunDirectory
+from stormrl.schedule import UpdateRatio
+from stormrl.stop import StopRequest
+
+EVALUATION_SEED = 1_000_000
+DREAM_FPS = 8
+DREAM_WINDOWS = 3
+SHOWN = (
+    "world_model/reconstruction",
+    "world_model/reward",
+    "world_model/kl",
+    "agent/entropy",
+    "agent/imagined_return",
+)
+
+
+class Outcome(NamedTuple):
+    """How a call of `Trainer.train` ended."""
+
+    step: int
+    finished: bool
+    """False after a request to stop."""
+    scores: Sequence[Score]
+    """Evaluation of the final agent; empty if none was asked for or the run did not finish."""
+
+
+class Trainer:
+    """Collects experience, updates the learner, records, evaluates and saves, each in its time."""
+
+    def __init__(self, run: RunDirectory, progress: Progress) -> None:
+        self.run, self.config, self.progress = run, run.config, progress
+        config, agent = run.config, run.config.agent
+        self.protocol = PROTOCOLS[config.protocol]
+        self.env = make_env(config.env, self.protocol)
+        self.backend = choose_backend(config)
+        torch.manual_seed(config.seed)
+        actions, image_shape = game_sizes(self.env)
+        self.learner = Learner(agent, actions, self.backend)
+        capacity = min(agent.replay.capacity, config.steps)
+        self.replay = Replay(capacity, image_shape, self.backend.device)
+        self.store = ReplayStore(run.path / "replay")
+        self.actor = self.learner.actor()
+        self.collector = Collector(self.env, self.protocol, self.actor, self.replay, config.seed)
+        self.world_ratio = UpdateRatio(agent.world_model_ratio)
+        self.agent_ratio = UpdateRatio(agent.agent_ratio)
+        self.metrics = MetricSum()
+        self.step = 0
+        self.elapsed_s = 0.0
+        self._cut_short: Episode | None = None
+
+    @property
+    def updates(self) -> int:
+        """World-model updates so far."""
+        return self.world_ratio.updates
+
+    def train(self) -> Outcome:
+        """Train to the configured number of steps, or until asked to stop; saves either way."""
+        tensorboard = TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)
+        self.recorder = Recorder(self.run.path, [tensorboard], elapsed_s=self.elapsed_s)
+        scores: Sequence[Score] = []
+        saved = self.step
+        try:
+            with StopRequest() as stop, self.progress:
+                self._record_cut_short()
+                while self.step < self.config.steps and not stop.requested:
+                    self._advance()
+                    scores = self._evaluate() if self._evaluation_due() else scores
+                    if self._due(self.config.dream_every):
+                        self._dream()
+                    if self._due(self.config.checkpoint_every):
+                        self.save()
+                        saved = self.step
+                if saved != self.step:
+                    self.save()
+        finally:
+            self.recorder.close()
+            self.env.close()
+        return Outcome(self.step, self.step >= self.config.steps, scores)
+
+    def save(self) -> None:
+        """Write the whole state of the run as a checkpoint."""
+        collector_tensors, collector_values = self.collector.state()
+        tensors = learner_tensors(self.learner) | {
+            "collector": collector_tensors,
+            "random": random_state(),
+            "metrics": self.metrics.sums,
+        }
+        state = {
+            "step": self.step,
+            "trained_steps": self.world_ratio.steps,
+            "elapsed_s": self.recorder.wall_s,
+            "collector": collector_values,
+            "metric_counts": self.metrics.counts,
+            "replay": self.store.append_new(self.replay),
+            "histories": self.recorder.positions(),
+        }
+        checkpoint.save(self.run.path, self.step, tensors, state)
+        checkpoint.prune(self.run.path, self.config.keep_checkpoints)
+        self.store.prune(kept["replay"] for kept in checkpoint.states(self.run.path))
+
+    def restore(self) -> None:
+        """Continue from the newest good checkpoint of the run, if there is one."""
+        if not checkpoint.steps(self.run.path):
+            return
+        saved = checkpoint.load(
+            self.run.path, verify=lambda state: self.store.verify(state["replay"])
+        )
+        for warning in saved.warnings:
+            self.progress.message(warning)
+        state: dict[str, Any] = saved.state
+        restore_learner(self.learner, saved.tensors)
+        self.store.restore(self.replay, state["replay"])
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.world_ratio.steps = self.agent_ratio.steps = state["trained_steps"]
+        rewind(self.run.path, state["histories"], self.step)
+        self._cut_short = self.collector.restore(saved.tensors["collector"], state["collector"])
+        self.metrics.restore(saved.tensors["metrics"], state["metric_counts"])
+        restore_random_state(saved.tensors["random"])
+
+    def _record_cut_short(self) -> None:
+        if self._cut_short is None:
+            return
+        lost = self._cut_short
+        self.recorder.episode(self.step, lost.total, lost.length, lost.seed)
+        self.progress.message(
+            f"step {self.step}: {self.config.env} did not come back to its saved state; the episode "
+            f"in flight ({lost.length} steps) is closed as truncated, a new one begins"
+        )
+
+    def _advance(self) -> None:
+        """One environment step and the updates that are due after it."""
+        warm = len(self.replay) > self.config.agent.replay.warmup
+        episode = self.collector.step(random=not warm)
+        self.step += 1
+        if len(self.replay) > self.config.agent.replay.warmup:
+            self._update()
+        if episode is not None:
+            self.recorder.episode(self.step, episode.total, episode.length, episode.seed)
+        shown = self._log() if self._due(self.config.log_every) else {}
+        total = None if episode is None else episode.total
+        self.progress.update(self.step, self.updates, shown, total)
+
+    def _update(self) -> None:
+        for _ in range(self.world_ratio.due()):
+            self.metrics.add(self.learner.update_world_model(self.replay), "world_model")
+        for _ in range(self.agent_ratio.due()):
+            self.metrics.add(self.learner.update_agent(self.replay), "agent")
+
+    def _log(self) -> dict[str, float]:
+        """Write the metrics; those worth a look on the progress bar."""
+        metrics = self.metrics.read()
+        if metrics:
+            self.recorder.metrics(self.step, self.updates, metrics)
+        return {name: metrics[name] for name in SHOWN if name in metrics}
+
+    def _evaluation_due(self) -> bool:
+        wanted = self.config.evaluation_episodes > 0
+        return wanted and (self.step == self.config.steps or self._due(self.config.evaluate_every))
+
+    def _evaluate(self) -> Sequence[Score]:
+        self.progress.message(
+            f"step {self.step}: evaluating {self.config.evaluation_episodes} episodes"
+        )
+        scores = evaluate(
+            self.actor,
+            self.config.env,
+            self.protocol,
+            self.config.evaluation_episodes,
+            EVALUATION_SEED,
+            self.backend.device,
+        )
+        for index, score in enumerate(scores):
+            self.recorder.score(
+                self.step, self.protocol.name, index, score.total, score.length, score.seed
+            )
+        mean = sum(score.total for score in scores) / len(scores)
+        self.recorder.mean_score(self.step, self.protocol.name, mean)
+        self.progress.message(f"step {self.step}: mean return {mean:.2f}")
+        return scores
+
+    def _dream(self) -> None:
+        """A video of real, reconstructed and dreamt frames from recent experience."""
+        if len(self.replay) <= self.config.agent.replay.warmup:
+            return
+        length = self.config.agent.world_model.batch_length
+        windows = self.replay.latest(min(DREAM_WINDOWS, len(self.replay) // length), length)
+        with self.backend.fork_rng():
+            rows = dream_rows(
+                self.learner.world_model, windows, self.config.agent.imagination.context
+            )
+        self.recorder.video("dream", stack_rows(rows), self.step, DREAM_FPS)
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
