@@ -1,0 +1,144 @@
+"""Files that survive a crash: written whole or not at all, and sealed so that damage is noticed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stormrl.errors import UserError
+
+JSON_LIMIT = 64 * 2**20
+"""No JSON file of a run comes near this many bytes; a larger one is not read into memory."""
+
+
+class Seal(NamedTuple):
+    """Size and checksum of a file's content, by which it is recognised."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Seal:
+        """The seal of a content that is about to be written."""
+        return cls(len(content), hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def parse(cls, record: object) -> Seal:
+        """The seal in a JSON object {"bytes", "sha256"}. Raises ValueError if it holds none."""
+        match record:
+            case {"bytes": int(size), "sha256": str(digest)} if size >= 0:
+                return cls(size, digest)
+        raise ValueError(f"not a size and a checksum: {str(record)[:40]}")
+
+    def read(self, path: Path) -> bytes:
+        """The sealed content. Raises `UserError` if the file holds anything else."""
+        with readable(path):
+            self._check_size(path)
+            content = path.read_bytes()
+        self._check(path, Seal.of(content))
+        return content
+
+    def verify(self, path: Path) -> None:
+        """Raises `UserError` unless the file holds the sealed content; takes no memory."""
+        with readable(path):
+            self._check_size(path)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._check(path, Seal(self.bytes, digest))
+
+    def _check_size(self, path: Path) -> None:
+        size = path.stat().st_size
+        if size != self.bytes:
+            raise UserError(str(path), f"is damaged: it has {size} bytes instead of {self.bytes}")
+
+    def _check(self, path: Path, found: Seal) -> None:
+        if found != self:
+            raise UserError(str(path), "is damaged: its content does not match its checksum")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file and return when it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def partial(path: Path) -> Path:
+    """Where `replace` writes before it moves; a crash may leave this file behind."""
+    return path.with_name(f".partial-{path.name}")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, the old or the new content is there as a whole."""
+    try:
+        write(partial(path), content)
+        os.replace(partial(path), path)
+    except BaseException:
+        with suppress(OSError):
+            partial(path).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises `UserError` for anything else."""
+    with readable(path):
+        if path.stat().st_size > JSON_LIMIT:
+            raise UserError(str(path), "is far too large: it is not a file of stormrl")
+        content = path.read_bytes()
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object in the content of `path`. Raises `UserError` for anything else."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(str(path), f"is damaged: it is not JSON ({str(error)[:80]})") from None
+    if not isinstance(record, dict):
+        raise UserError(str(path), "is damaged: it holds no JSON object")
+    return record
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to read `path` into a `UserError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(str(path), "is missing") from None
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read: {reason(error)}") from None
+
+
+@contextmanager
+def writable(what: str, run: Path) -> Iterator[None]:
+    """Turns the system's refusal to write part of a run into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free space" if full else "put that right"
+        message = f"cannot write {what}: {reason(error)}; {remedy}, then go on with"
+        raise UserError("run_dir", f"{message} stormrl train --resume {run}") from error
+
+
+def reason(error: OSError) -> str:
+    """What the system said, without number and path."""
+    return error.strerror or str(error)

@@ -1,0 +1,144 @@
+"""A run's directory: made once, opened by every command, written by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stormrl.config import RunConfig, to_dict
+from stormrl.config_io import config_from_dict
+from stormrl.errors import UserError
+from stormrl.files import partial, read_json, reason, replace
+from stormrl.provenance import provenance
+
+CONFIG = "config.json"
+LOCK = ".lock"
+
+FORMAT = 1
+"""Version of the directory's layout and files; a change that older code cannot read raises it."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By format: the function that turns a config.json into one of the next format."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where a run keeps everything, and the config that it was started with."""
+
+    path: Path
+    config: RunConfig
+
+    @classmethod
+    def create(cls, path: str | Path, config: RunConfig) -> RunDirectory:
+        """Make the directory of a new run.
+
+        Raises `UserError` if it is already in use or cannot be written.
+        """
+        path = _path(path)
+        with _creatable(path):
+            path.mkdir(parents=True, exist_ok=True)
+            _refuse_used(path)  # Before the lock, which would leave a file in a foreign folder.
+            with _locked(path):
+                _refuse_used(path)
+                record = {"format": FORMAT, "config": to_dict(config), **provenance()}
+                replace(path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """The directory of a run that exists.
+
+        Raises `UserError` if it is missing, foreign, damaged or of a newer format.
+        """
+        path = _path(path)
+        try:
+            is_run = (path / CONFIG).exists()
+        except OSError as error:
+            raise UserError("run_dir", f"{path} cannot be read: {reason(error)}") from None
+        if not is_run:
+            problem = f"has no {CONFIG}" if path.exists() else "does not exist"
+            raise UserError("run_dir", f"{path} {problem}; give the directory of a stormrl run")
+        record = _migrated(read_json(path / CONFIG), path / CONFIG)
+        return cls(path, config_from_dict(record.get("config")))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from writing into the run; the system frees it if this one dies.
+
+        Raises `UserError` if another process holds it.
+        """
+        with _locked(self.path):
+            yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        file = (path / LOCK).open("a+")
+    except OSError as error:
+        raise UserError("run_dir", f"{path} cannot be written: {reason(error)}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = f"process {_owner(path)}; wait for its end or stop it"
+            raise UserError("run_dir", f"{path} is in use by {owner}") from None
+        except OSError as error:
+            raise UserError("run_dir", f"{path} cannot be locked: {reason(error)}") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield  # Closing the file frees the lock.
+
+
+def _owner(path: Path) -> str:
+    return (path / LOCK).read_text(errors="replace")[:20] or "unknown"
+
+
+def _path(path: str | Path) -> Path:
+    try:
+        if b"\0" not in os.fsencode(path):
+            return Path(path)
+    except UnicodeEncodeError:
+        pass
+    raise UserError("run_dir", f"{str(path)!a} cannot be the name of a directory; give another")
+
+
+def _refuse_used(path: Path) -> None:
+    # What the making of a directory may leave behind where it is cut short.
+    harmless = {LOCK, partial(path / CONFIG).name}
+    if any(entry.name not in harmless for entry in path.iterdir()):
+        remedy = f"give another name, or go on with it: stormrl train --resume {path}"
+        raise UserError("run_dir", f"{path} exists and is not empty; {remedy}")
+
+
+@contextmanager
+def _creatable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError):
+        raise UserError("run_dir", f"{path} is a file, or lies in one; give another name") from None
+    except OSError as error:
+        message = f"{path} cannot be written: {reason(error)}; give another place"
+        raise UserError("run_dir", message) from None
+
+
+def _migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    version = record.get("format")
+    if type(version) is not int:
+        raise UserError("format", f"is missing in {path}; give the directory of a stormrl run")
+    if version > FORMAT:
+        reads = f"this stormrl reads up to {FORMAT}; upgrade stormrl"
+        raise UserError("format", f"is {version} in {path}, written by a newer version; {reads}")
+    for step in range(version, FORMAT):
+        if step not in MIGRATIONS:
+            remedy = "use the version of stormrl that wrote it"
+            raise UserError("format", f"is {version} in {path}, which is no longer read; {remedy}")
+        record = MIGRATIONS[step](record)
+    return record

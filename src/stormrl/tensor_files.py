@@ -1,0 +1,53 @@
+"""Named tensors as bytes in the safetensors format: data alone, nothing that could execute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from stormrl.errors import UserError
+from stormrl.files import readable
+
+
+class Layout(NamedTuple):
+    """What a file's header says of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Any dense tensors on any device, views and shared memory included."""
+    return safetensors.torch.save({name: _owned(tensor) for name, tensor in tensors.items()})
+
+
+def from_bytes(content: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors in the content of `path`, on CPU. Raises `UserError` if it is malformed."""
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(str(path), f"is not a usable safetensors file: {error}") from None
+
+
+def layouts(path: Path) -> dict[str, Layout]:
+    """The tensors that a file holds, from its header alone, checked against the file's size.
+
+    Raises `UserError` if the file is missing or malformed.
+    """
+    try:
+        with readable(path), safetensors.safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {n: Layout(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+    except safetensors.SafetensorError as error:
+        raise UserError(str(path), f"is not a usable safetensors file: {error}") from None
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    """A copy that shares memory with no other tensor, as the format demands."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
