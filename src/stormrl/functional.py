@@ -30,9 +30,12 @@ def two_hot_position(
 
     NaN has a weight of NaN, and a bin that can be read: a loss must tell of it, not an index.
     """
-    position = ((x - low) * ((bins - 1) / (high - low))).clamp(0, bins - 1)
-    lower = position.floor().clamp(max=bins - 2)
-    return lower.nan_to_num().long(), position - lower
+    scale = (bins - 1) / (high - low)
+    zero, scaled = -low * scale, x * scale
+    lower = (scaled + zero).floor().clamp(0, bins - 2)
+    # Measured from zero, not from the lowest bin: there float32 resolves small values best.
+    weight = (scaled - (lower - zero)).clamp(0, 1)
+    return lower.nan_to_num().long(), weight
 
 
 def two_hot_cross_entropy(
