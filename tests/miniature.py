@@ -1,0 +1,112 @@
+"""Miniature models and random experience for tests, and the published arithmetic in NumPy."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stormrl.config import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, WorldModelConfig
+from stormrl.device import Backend
+from stormrl.learner import Learner
+from stormrl.types import Batch
+from stormrl.world_model import WorldModel
+
+ACTIONS = 3
+K, C, WIDTH = 3, 4, 16
+CPU = Backend(torch.device("cpu"))
+
+
+def shrunk(config: AgentConfig | None = None) -> AgentConfig:
+    """The same algorithm at the smallest size that still has every part."""
+    config = config or AgentConfig()
+    head = HeadConfig(layers=2, width=8)
+    return replace(
+        config,
+        world_model=replace(
+            config.world_model,
+            image=ConvConfig(channels=2),
+            latent=replace(config.world_model.latent, categoricals=K, classes=C),
+            sequence=replace(
+                config.world_model.sequence, width=WIDTH, heads=2, feedforward=24, max_length=12
+            ),
+            head=head,
+            batch_size=2,
+            batch_length=6,
+        ),
+        imagination=replace(config.imagination, batch_size=4, context=3, horizon=4),
+        actor_critic=replace(config.actor_critic, head=head),
+        acting=replace(config.acting, context=4),
+        replay=replace(config.replay, capacity=64, warmup=16),
+    )
+
+
+def world_model_config(**fields) -> WorldModelConfig:
+    return replace(shrunk().world_model, **fields)
+
+
+def world_model(**fields) -> WorldModel:
+    """In evaluation mode, with BatchNorm statistics that differ from those at the start."""
+    model = WorldModel(world_model_config(**fields), ACTIONS)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(std=0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def learner(config: AgentConfig | None = None, backend: Backend = CPU) -> Learner:
+    return Learner(shrunk(config), ACTIONS, backend)
+
+
+def random_batch(batch: int = 2, steps: int = 6, resets: tuple[tuple[int, int], ...] = ()) -> Batch:
+    """Random experience; `resets` lists (row, step) at which an episode begins."""
+    is_first = torch.zeros(batch, steps, dtype=torch.bool)
+    for row, step in resets:
+        is_first[row, step] = True
+    return Batch(
+        obs=torch.randint(256, (batch, steps, 3, 64, 64), dtype=torch.uint8),
+        action=torch.randint(ACTIONS, (batch, steps)),
+        reward=torch.randn(batch, steps) * 3,
+        continues=(torch.rand(batch, steps) > 0.2).float(),
+        is_first=is_first,
+    )
+
+
+def posterior_noise(batch: Batch) -> Tensor:
+    return torch.rand(*batch.action.shape, K)
+
+
+def random_latents(batch: int, steps: int, config: CategoricalConfig) -> Tensor:
+    index = torch.randint(config.classes, (batch, steps, config.categoricals))
+    return nn.functional.one_hot(index, config.classes).float().flatten(-2)
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+def linear(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
+    y = x @ array(layer.weight).T
+    return y if layer.bias is None else y + array(layer.bias)
+
+
+def layer_norm(layer: nn.LayerNorm, x: np.ndarray, epsilon: float) -> np.ndarray:
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return array(layer.weight) * (x - mean) / np.sqrt(variance + epsilon) + array(layer.bias)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    weights = np.exp(x - x.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0)
+
+
+def two_hidden_layers(mlp: nn.Sequential, x: np.ndarray) -> np.ndarray:
+    for i in (0, 3):
+        x = relu(layer_norm(mlp[i + 1], linear(mlp[i], x), 1e-5))
+    return linear(mlp[6], x)
