@@ -1,0 +1,143 @@
+"""Imagined rollouts against the same rollouts told step by step, without a cache."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from miniature import ACTIONS, C, K, array, learner, random_batch, shrunk
+from stormrl.imagination import Imagination, Noise
+from stormrl.learner import Learner
+from stormrl.types import Batch, Trajectory
+
+CONFIG = shrunk().imagination
+CONTEXT, HORIZON, BATCH = CONFIG.context, CONFIG.horizon, 5
+RESETS = ((1, 0), (2, 1), (3, 2), (4, 1), (4, 2))
+
+
+def imagine(boundaries="respect", **fields) -> tuple[Learner, Batch, Noise, Trajectory]:
+    config = shrunk()
+    model = learner(
+        replace(
+            config,
+            world_model=replace(config.world_model, episode_boundaries=boundaries),
+            imagination=replace(config.imagination, **fields),
+        )
+    )
+    context = random_batch(BATCH, CONTEXT, RESETS)
+    noise = Noise.draw(BATCH, model.config.imagination, K, torch.device("cpu"))
+    center_continuation(model, model.imagination(context, noise))
+    return model, context, noise, model.imagination(context, noise)
+
+
+def center_continuation(model: Learner, trajectory: Trajectory) -> None:
+    """Let half of the steps be predicted to be an episode's last."""
+    head = model.world_model.continues_head
+    with torch.no_grad():
+        head[-1].bias -= head(trajectory.h[:, 1:]).median()
+
+
+def drawn(probs: Tensor, uniform: Tensor) -> np.ndarray:
+    """The first class whose cumulative probability exceeds the number."""
+    return (array(probs).cumsum(-1) > array(uniform)[..., None]).argmax(-1)
+
+
+def test_shapes() -> None:
+    _, _, _, trajectory = imagine()
+    assert trajectory.z.shape == (BATCH, HORIZON + 1, K * C)
+    assert trajectory.h.shape == (BATCH, HORIZON + 1, 16)
+    for scalars in (trajectory.action, trajectory.reward, trajectory.continues):
+        assert scalars.shape == (BATCH, HORIZON)
+    assert int(trajectory.action.max()) < ACTIONS
+
+
+@pytest.mark.parametrize("boundaries", ["respect", "ignore"])
+def test_hidden_states_are_those_of_one_parallel_pass(boundaries) -> None:
+    model, context, noise, trajectory = imagine(boundaries)
+    world = model.world_model
+    latents = world.latent.sample(world.encode(context.obs), noise.posterior)
+    z = torch.cat([latents, trajectory.z[:, :-1]], dim=1)
+    action = torch.cat([context.action, trajectory.action], dim=1)
+    is_first = torch.zeros(BATCH, CONTEXT + HORIZON, dtype=torch.bool)
+    is_first[:, :CONTEXT] = context.is_first
+    h = world.observe(z, action, is_first)
+    torch.testing.assert_close(trajectory.h, h[:, CONTEXT - 1 :], rtol=0, atol=1e-5)
+
+
+def test_every_latent_is_drawn_from_the_prior_of_its_hidden_state() -> None:
+    model, _, noise, trajectory = imagine()
+    index = drawn(model.world_model.latent.prior(trajectory.h), noise.prior)
+    expected = np.eye(C)[index].reshape(BATCH, HORIZON + 1, K * C)
+    np.testing.assert_allclose(array(trajectory.z), expected, atol=1e-6)
+
+
+def test_every_action_is_drawn_from_the_policy() -> None:
+    model, _, noise, trajectory = imagine()
+    agent = model.actor_critic
+    policy = agent.policy(torch.cat([trajectory.z, trajectory.h], dim=-1)[:, :-1]).exp()
+    assert trajectory.action.tolist() == drawn(policy, noise.action).tolist()
+
+
+@pytest.mark.parametrize("continuation", ["probability", "threshold"])
+def test_rewards_and_ends_follow_the_action(continuation) -> None:
+    """Step t is judged in the hidden state that has seen action t."""
+    model, _, _, trajectory = imagine(continuation=continuation)
+    prediction = model.world_model.predict(trajectory.z[:, :-1], trajectory.h[:, 1:])
+    torch.testing.assert_close(trajectory.reward, prediction.reward)
+    expected = prediction.continues
+    if continuation == "threshold":
+        expected = (expected >= 0.5).float()
+        assert set(trajectory.continues.flatten().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(trajectory.continues, expected)
+
+
+def test_predictor_at_front_judges_by_the_latent_of_the_step() -> None:
+    config = shrunk()
+    model = learner(
+        replace(config, world_model=replace(config.world_model, predictor_input="latent"))
+    )
+    context = random_batch(BATCH, CONTEXT)
+    noise = Noise.draw(BATCH, model.config.imagination, K, torch.device("cpu"))
+    trajectory = model.imagination(context, noise)
+    other = torch.zeros_like(trajectory.h[:, 1:])
+    prediction = model.world_model.predict(trajectory.z[:, :-1], other)
+    torch.testing.assert_close(trajectory.reward, prediction.reward)
+
+
+def test_nothing_before_a_reset_in_the_context_matters() -> None:
+    model, context, noise, trajectory = imagine()
+    other = context._replace(obs=context.obs.clone(), action=context.action.clone())
+    other.obs[2, 0] = 255 - other.obs[2, 0]
+    other.action[2, 0] = (other.action[2, 0] + 1) % ACTIONS
+    again = model.imagination(other, noise)
+    for ours, theirs in zip(trajectory, again, strict=True):
+        torch.testing.assert_close(ours[2], theirs[2])
+
+
+def test_rows_do_not_depend_on_each_other() -> None:
+    model, context, noise, trajectory = imagine()
+    rows = [3, 1]
+    again = model.imagination(Batch(*(x[rows] for x in context)), Noise(*(x[rows] for x in noise)))
+    for whole, part in zip(trajectory, again, strict=True):
+        torch.testing.assert_close(part, whole[rows])
+
+
+def test_a_rollout_carries_no_gradient() -> None:
+    _, _, _, trajectory = imagine()
+    assert not any(part.requires_grad for part in trajectory)
+
+
+def test_parts_can_be_replaced_by_compiled_ones() -> None:
+    model, context, noise, trajectory = imagine()
+    compiled = []
+
+    def compile(function):
+        compiled.append(function.__name__)
+        return function
+
+    parts = Imagination(model.world_model, model.actor_critic, model.config.imagination, compile)
+    again = parts(context, noise)
+    assert compiled == ["_start", "_advance", "_judge"]
+    assert torch.equal(again.z, trajectory.z)
