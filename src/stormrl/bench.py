@@ -14,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from stormrl.allocator import keep_freed_memory
 from stormrl.collector import Collector
 from stormrl.config import RunConfig
 from stormrl.device import DTYPES, Backend, choose_backend
@@ -51,6 +52,8 @@ class Stage:
 def bench(config: RunConfig, repeats: int = 20) -> dict[str, Any]:
     """Time every stage of one iteration on random experience; JSON-able."""
     backend = choose_backend(config)
+    keep_freed_memory()
+    torch.set_flush_denormal(True)
     workbench = _Workbench(config, backend)
     started = time.perf_counter()
     workbench.iteration()

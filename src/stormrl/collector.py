@@ -13,6 +13,7 @@ from torch import Tensor
 from stormrl.acting import Actor
 from stormrl.envs import Protocol, restore, snapshot
 from stormrl.replay import Replay, Transition
+from stormrl.run_state import RunState
 from stormrl.types import Memory
 
 
@@ -70,22 +71,15 @@ class Collector:
         self.is_first, self.total, self.length = True, 0.0, 0
         return finished
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, float | bool]]:
-        """Tensors and plain values from which `restore` continues mid-episode."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Memory, current image and environment, from which `restore` continues mid-episode."""
         tensors = {f"memory.{name}": tensor for name, tensor in self.memory._asdict().items()}
         tensors["obs"] = torch.from_numpy(self.obs.copy())
         for name, array in snapshot(self.env).items():
             tensors[f"env.{name}"] = torch.from_numpy(array)
-        return tensors, {
-            "is_first": self.is_first,
-            "total": self.total,
-            "length": self.length,
-            "seed": self.seed,
-        }
+        return tensors
 
-    def restore(
-        self, tensors: Mapping[str, Tensor], values: Mapping[str, float | bool]
-    ) -> Episode | None:
+    def restore(self, tensors: Mapping[str, Tensor], state: RunState) -> Episode | None:
         """Continue from a saved state.
 
         If the environment does not come back to it, a new episode begins, and the one that was
@@ -93,9 +87,9 @@ class Collector:
         """
         device = self.replay.device
         self.memory = Memory(*(tensors[f"memory.{name}"].to(device) for name in Memory._fields))
-        self.obs, self.is_first = tensors["obs"].numpy(), bool(values["is_first"])
-        self.total, self.length = float(values["total"]), int(values["length"])
-        self.seed = int(values["seed"])
+        self.obs, self.is_first = tensors["obs"].numpy(), state.is_first
+        self.total, self.length = float(state.episode_total), state.episode_length
+        self.seed = state.episode_seed
         saved = {
             name.removeprefix("env."): tensor.numpy()
             for name, tensor in tensors.items()

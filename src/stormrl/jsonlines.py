@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stormrl.errors import UserError
+from stormrl.files import writable
 
 
 class JsonLines:
@@ -25,8 +26,9 @@ class JsonLines:
     def write(self, record: Mapping[str, Any]) -> None:
         """Append `record`; NaN and infinities become null, floats keep 6 significant digits."""
         line = json.dumps(plain(record), allow_nan=False, ensure_ascii=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        with writable(f"to {self.path}", self.path.parent):
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
 
     def position(self) -> int:
         """Bytes written so far, all of them on the disk: a checkpoint may rely on them."""

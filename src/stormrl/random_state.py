@@ -12,6 +12,13 @@ from torch import Tensor
 from stormrl.errors import UserError
 
 
+def seed_all(seed: int) -> None:
+    """Start every random stream of the process from `seed`."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - environments may still draw from it
+    random.seed(seed)
+
+
 def random_state() -> dict[str, Tensor]:
     """State of PyTorch's generators (CPU, and each CUDA device in use), NumPy's and Python's."""
     return {"torch": torch.get_rng_state(), **_cuda_state(), **_numpy_state(), **_python_state()}

@@ -195,9 +195,12 @@ class Recorder:
 def rewind(run_dir: str | Path, positions: Mapping[str, int], step: int) -> None:
     """Cut a run's histories back to the checkpoint at `step`, before a Recorder opens them.
 
+    A history that `positions` does not name is emptied.
     Scores are cut by their checkpoint, not by position: `stormrl eval` adds some at any time.
     """
     run_dir = Path(run_dir)
-    for name, position in positions.items():
-        truncate(run_dir / name, position)
+    for name in (METRICS, EPISODES):
+        position = positions.get(name, 0)
+        if position or (run_dir / name).exists():
+            truncate(run_dir / name, position)
     keep_until(run_dir / SCORES, "checkpoint_step", step)

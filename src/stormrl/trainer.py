@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
 
 from stormrl import checkpoint
+from stormrl.allocator import keep_freed_memory
 from stormrl.collector import Collector, Episode
 from stormrl.device import choose_backend
 from stormrl.dream import dream_rows
@@ -18,11 +20,12 @@ from stormrl.learner_state import learner_tensors, restore_learner
 from stormrl.media import stack_rows
 from stormrl.metric_sum import MetricSum
 from stormrl.progress import Progress
-from stormrl.random_state import random_state, restore_random_state
+from stormrl.random_state import random_state, restore_random_state, seed_all
 from stormrl.record import Recorder, TensorBoard, rewind
 from stormrl.replay import Replay
-from stormrl.replay_store import ReplayStore
+from stormrl.replay_store import Manifest, ReplayStore
 from stormrl.run_directory import RunDirectory
+from stormrl.run_state import RunState
 from stormrl.schedule import UpdateRatio
 from stormrl.stop import StopRequest
 
@@ -57,7 +60,9 @@ class Trainer:
         self.protocol = PROTOCOLS[config.protocol]
         self.env = make_env(config.env, self.protocol)
         self.backend = choose_backend(config)
-        torch.manual_seed(config.seed)
+        keep_freed_memory()
+        torch.set_flush_denormal(True)
+        seed_all(config.seed)
         actions, image_shape = game_sizes(self.env)
         self.learner = Learner(agent, actions, self.backend)
         capacity = min(agent.replay.capacity, config.steps)
@@ -103,43 +108,50 @@ class Trainer:
 
     def save(self) -> None:
         """Write the whole state of the run as a checkpoint."""
-        collector_tensors, collector_values = self.collector.state()
         tensors = learner_tensors(self.learner) | {
-            "collector": collector_tensors,
+            "collector": self.collector.tensors(),
             "random": random_state(),
             "metrics": self.metrics.sums,
         }
-        state = {
-            "step": self.step,
-            "trained_steps": self.world_ratio.steps,
-            "elapsed_s": self.recorder.wall_s,
-            "collector": collector_values,
-            "metric_counts": self.metrics.counts,
-            "replay": self.store.append_new(self.replay),
-            "histories": self.recorder.positions(),
-        }
-        checkpoint.save(self.run.path, self.step, tensors, state)
+        state = self._state(replay=self.store.append_new(self.replay))
+        checkpoint.save(self.run.path, self.step, tensors, asdict(state))
         checkpoint.prune(self.run.path, self.config.keep_checkpoints)
         self.store.prune(kept["replay"] for kept in checkpoint.states(self.run.path))
 
     def restore(self) -> None:
-        """Continue from the newest good checkpoint of the run, if there is one."""
+        """Continue from the newest good checkpoint of the run, or from its beginning."""
         if not checkpoint.steps(self.run.path):
+            rewind(self.run.path, {}, 0)
             return
-        saved = checkpoint.load(
-            self.run.path, verify=lambda state: self.store.verify(state["replay"])
-        )
+        saved = checkpoint.load(self.run.path, verify=self._verify)
         for warning in saved.warnings:
             self.progress.message(warning)
-        state: dict[str, Any] = saved.state
+        state = RunState.from_record(saved.state)
         restore_learner(self.learner, saved.tensors)
-        self.store.restore(self.replay, state["replay"])
-        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        self.world_ratio.steps = self.agent_ratio.steps = state["trained_steps"]
-        rewind(self.run.path, state["histories"], self.step)
-        self._cut_short = self.collector.restore(saved.tensors["collector"], state["collector"])
-        self.metrics.restore(saved.tensors["metrics"], state["metric_counts"])
+        self.store.restore(self.replay, state.replay)
+        self.step, self.elapsed_s = state.step, state.elapsed_s
+        self.world_ratio.steps = self.agent_ratio.steps = state.trained_steps
+        self.metrics.restore(saved.tensors["metrics"], state.metric_counts)
+        rewind(self.run.path, state.histories, self.step)
+        self._cut_short = self.collector.restore(saved.tensors["collector"], state)
         restore_random_state(saved.tensors["random"])
+
+    def _state(self, replay: Manifest) -> RunState:
+        return RunState(
+            step=self.step,
+            trained_steps=self.world_ratio.steps,
+            elapsed_s=self.recorder.wall_s,
+            is_first=self.collector.is_first,
+            episode_total=self.collector.total,
+            episode_length=self.collector.length,
+            episode_seed=self.collector.seed,
+            metric_counts=self.metrics.counts,
+            replay=replay,
+            histories=self.recorder.positions(),
+        )
+
+    def _verify(self, record: dict[str, Any]) -> None:
+        self.store.verify(RunState.from_record(record).replay)
 
     def _record_cut_short(self) -> None:
         if self._cut_short is None:
@@ -148,7 +160,7 @@ class Trainer:
         self.recorder.episode(self.step, lost.total, lost.length, lost.seed)
         self.progress.message(
             f"step {self.step}: {self.config.env} did not come back to its saved state; the episode "
-            f"in flight ({lost.length} steps) is closed as truncated, a new one begins"
+            f"in flight ({lost.length} steps) is closed as truncated"
         )
 
     def _advance(self) -> None:
