@@ -1,0 +1,5 @@
+import sys
+
+from stormrl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,82 @@
+"""The command line: one table of commands, and one line for every mistake."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import stormrl
+from stormrl.errors import UserError
+
+COMMANDS = {
+    "train": "train an agent on a game, or go on with a run",
+    "eval": "play whole episodes with a trained agent and write down every score",
+    "dream": "film what the world model expects next to what happens",
+    "bench": "time every stage of training on this machine",
+    "presets": "list algorithms, sizes and protocols",
+    "check-env": "tell whether an environment can be trained on",
+    "demo": "train, evaluate and film a small agent within minutes",
+}
+"""A command is a line here and `main(args) -> exit code` in the module of its name."""
+
+EXIT_MISTAKE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code.
+
+    0: done. 2: the user's mistake, told in one line on standard error. 3: training was asked to
+    stop and can be resumed.
+    """
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except UserError as error:
+        print("stormrl:", *str(error).split(), file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` does: nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    match argv:
+        case [] | ["-h" | "--help" | "help", *_]:
+            print(_help())
+        case ["--version", *_]:
+            print(f"stormrl {stormrl.__version__}")
+        case [name, *args]:
+            return _command(name, args)
+    return 0
+
+
+def _command(name: str, args: list[str]) -> int:
+    if name not in COMMANDS:
+        nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"give one of {', '.join(COMMANDS)}"
+        raise UserError("command", f"{name!r} is unknown; {hint}")
+    # Imported late: no command waits for the libraries of another.
+    module = importlib.import_module(f"stormrl.commands.{name.replace('-', '_')}")
+    try:
+        return module.main(args)
+    except SystemExit as done:  # tyro has printed a command's help.
+        return int(done.code or 0)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
+    return (
+        "usage: stormrl COMMAND [FLAGS]\n\n"
+        "World-model reinforcement learning in PyTorch, built around STORM.\n\n"
+        f"commands:\n{commands}\n\n"
+        "stormrl COMMAND --help tells the flags of a command, stormrl --version the version."
+    )

@@ -1,0 +1,114 @@
+"""`stormrl eval`: whole episodes with a trained agent, every score written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from stormrl.commands.output import messages, number, print_json, results, table
+from stormrl.errors import UserError
+from stormrl.flags import parse
+
+if TYPE_CHECKING:
+    from stormrl.agent import Agent
+    from stormrl.envs import Protocol
+    from stormrl.evaluate import Score
+
+
+@dataclass(frozen=True)
+class Options:
+    """Play whole episodes with a trained agent. Every score goes to the run's scores.jsonl."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Directory of the run."""
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Episodes to play; by default as many as the protocol asks for."""
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="STR")] = None
+    """Rules of play: official, atari100k or machado; by default those of the training."""
+    step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Step of the checkpoint; by default the newest."""
+    seed: int = 1_000_000
+    """Seed of the first episode; the next ones count on. The default is that of the training's own
+    evaluations, and no episode of the training has it."""
+    greedy: bool = False
+    """Play the most probable action instead of a sampled one. The protocol is then recorded as
+    NAME-greedy, whose scores are not comparable with those of NAME."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print nothing but one JSON object on standard output."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Evaluate; returns the exit code."""
+    options = parse(Options, args, "stormrl eval")
+    _check(options)
+    # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.agent import Agent
+    from stormrl.runs import agent_scores
+    from stormrl.scoring import summary
+
+    agent = Agent.load(options.run, options.step, options.device)
+    protocol = _protocol(agent, options)
+    episodes = options.episodes or protocol.evaluation_episodes
+    console = messages()
+    console.quiet = options.json
+    with console.status(f"playing {episodes} episodes of {agent.config.env}"):
+        scores = agent_scores(agent, episodes, protocol, options.seed)
+    _write_down(options.run, agent.step, protocol, scores)
+    record = summary(agent.config.env, protocol.name, agent.step, scores)
+    if options.json:
+        print_json(record)
+    else:
+        results().print(score_table(record))
+    return 0
+
+
+def score_table(record: dict) -> object:
+    """A small table of what `scoring.summary` has found."""
+    from stormrl.scoring import score_text
+
+    normalised = record["human_normalised"]
+    row = (
+        record["protocol"],
+        f"{record['step']:,}",
+        str(record["episodes"]),
+        score_text(record["mean"], record["stderr"]),
+        f"{min(record['returns']):g} to {max(record['returns']):g}",
+        "--" if normalised is None else f"{normalised:.3f}",
+    )
+    numbers = ("step", "episodes", "mean ± stderr", "range", "human-normalised")
+    columns = ("protocol", *map(number, numbers))
+    return table(record["env"], columns, [row])
+
+
+def _check(options: Options) -> None:
+    if options.episodes is not None and options.episodes < 1:
+        raise UserError("episodes", f"is {options.episodes}; give 1 or more")
+    if not 0 <= options.seed < 2**31:
+        raise UserError("seed", f"is {options.seed}; give a number from 0 to below 2**31")
+
+
+def _protocol(agent: Agent, options: Options) -> Protocol:
+    from stormrl.runs import find_protocol
+
+    protocol = find_protocol(options.protocol or agent.config.protocol)
+    if options.greedy:
+        return replace(protocol, name=f"{protocol.name}-greedy", greedy_evaluation=True)
+    return protocol
+
+
+def _write_down(run: Path, step: int, protocol: Protocol, scores: Sequence[Score]) -> None:
+    from stormrl.record import Recorder
+
+    try:
+        recorder = Recorder(run)
+    except OSError as error:
+        raise UserError("run", f"{run} cannot be written: {error.strerror}") from None
+    for index, score in enumerate(scores):
+        recorder.score(step, protocol.name, index, score.total, score.length, score.seed)
+    recorder.close()

@@ -1,0 +1,117 @@
+"""`stormrl presets`: what --preset, --size and --protocol can be."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Column
+
+from stormrl.commands.output import number, print_json, results, table
+from stormrl.config import AgentConfig, to_dict
+from stormrl.flags import parse
+from stormrl.presets import ABLATIONS, PRESETS, SIZES, Edit, agent_config
+
+ACTIONS = 6
+"""Of the game whose parameters are counted; each action more adds a few thousand."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """List algorithms, sizes, ablations and protocols."""
+
+    json: bool = False
+    """Print nothing but one JSON object on standard output."""
+
+
+def main(args: Sequence[str]) -> int:
+    """List; returns the exit code."""
+    options = parse(Options, args, "stormrl presets")
+    record = describe()
+    if options.json:
+        print_json(record)
+    else:
+        _show(record)
+    return 0
+
+
+def describe() -> dict[str, Any]:
+    """Everything that has a name, with what it stands for; JSON-able."""
+    from stormrl.envs import PROTOCOLS
+    from stormrl.parameters import parameters_of
+
+    return {
+        "presets": {
+            name: {"description": _summary(edit), "changes": changes(edit)}
+            for name, edit in PRESETS.items()
+        },
+        "sizes": {
+            name: {
+                "description": _summary(edit),
+                "parameters": parameters_of(agent_config(size=name), ACTIONS),
+            }
+            for name, edit in SIZES.items()
+        },
+        "ablations": {name: changes(edit) for name, edit in ABLATIONS.items()},
+        "protocols": {name: asdict(protocol) for name, protocol in PROTOCOLS.items()},
+    }
+
+
+def changes(edit: Edit) -> dict[str, Any]:
+    """Flags by which an edit of the default configuration can be spelled out, and their values."""
+    before, after = AgentConfig(), edit(AgentConfig())
+    old = dict(_leaves(to_dict(before)))
+    return {flag: value for flag, value in _leaves(to_dict(after)) if old[flag] != value}
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        flag = prefix + name.replace("_", "-")
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{flag}.")
+        else:
+            yield flag, value
+
+
+def _summary(edit: Edit) -> str:
+    return inspect.getdoc(edit) or ""
+
+
+def _show(record: Mapping[str, Any]) -> None:
+    console = results()
+    presets = [
+        (name, preset["description"], _flags_text(preset["changes"]))
+        for name, preset in record["presets"].items()
+    ]
+    sizes = [
+        (name, *_sizes(size["parameters"]), size["description"])
+        for name, size in record["sizes"].items()
+    ]
+    ablations = [(name, _flags_text(flags)) for name, flags in record["ablations"].items()]
+    protocols = [(name, *_rules(protocol)) for name, protocol in record["protocols"].items()]
+    spelled_out = Column("as flags", no_wrap=True)
+    console.print(table("--preset: the algorithm", ("", "what it is", spelled_out), presets))
+    wholes = (number("world model"), number("actor, critic"))
+    console.print(table("--size: parameters", ("", *wholes, "what it is"), sizes))
+    console.print(table("ablations of the paper", ("", spelled_out), ablations))
+    rules = (number("sticky actions"), number("idle start"), "lost life", number("episodes"))
+    console.print(table("--protocol: the rules of play", ("", *rules), protocols))
+
+
+def _flags_text(changed: Mapping[str, Any]) -> str:
+    return "\n".join(f"{flag} {value}" for flag, value in changed.items()) or "the default"
+
+
+def _sizes(parameters: Mapping[str, Mapping[str, int]]) -> tuple[str, str]:
+    return f"{parameters['world_model']['total']:,}", f"{parameters['actor_critic']['total']:,}"
+
+
+def _rules(protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{protocol['sticky_actions']:g}",
+        f"up to {protocol['noop_max']}" if protocol["noop_max"] else "none",
+        protocol["life_loss"],
+        str(protocol["evaluation_episodes"]),
+    )

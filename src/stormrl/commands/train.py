@@ -1,0 +1,136 @@
+"""`stormrl train`: a new run, or an old one that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from stormrl.commands.output import messages, say
+from stormrl.config import AgentConfig, RunConfig
+from stormrl.errors import UserError
+from stormrl.flags import flags, parse, parse_some
+from stormrl.presets import agent_config
+from stormrl.progress import TrainingProgress
+
+PROG = "stormrl train"
+
+
+@dataclass(frozen=True)
+class NewRun(RunConfig):
+    """Train an agent.
+
+    The preset decides about the algorithm and the size how large it is; every other flag changes
+    one detail of what these two give.
+    """
+
+    env: Annotated[str, tyro.conf.arg(metavar="ALE/GAME-v5")]
+    """Gymnasium id, such as ALE/Pong-v5 or stormrl/Catch-v0; `my_package:MyEnv-v0` imports
+    my_package first."""
+    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(default_factory=AgentConfig)
+    """The algorithm."""
+    run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Directory of the new run; by default runs/<game>-<preset>-<size>-seed<seed>."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Go on with this run exactly where it was saved. Of the flags here only --steps, for a later
+    end, and --json can be given with it."""
+    json: bool = False
+    """Print nothing but one JSON object, at the end, on standard output."""
+
+    def config(self) -> RunConfig:
+        """The run without what is only asked of the command."""
+        names = [field.name for field in dataclasses.fields(RunConfig)]
+        return RunConfig(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class OldRun:
+    """Go on with a run exactly where it was saved."""
+
+    resume: Path
+    """Directory of the run."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """A later end of the run, in environment steps."""
+    json: bool = False
+    """Print nothing but one JSON object, at the end, on standard output."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The flags that decide what the others mean."""
+
+    preset: str = "paper"
+    size: str = "base"
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+
+
+def main(args: Sequence[str]) -> int:
+    """Train; returns the exit code."""
+    asks_help = any(arg in ("-h", "--help") for arg in args)
+    choice = parse_some(Choice, args)
+    if choice.resume is not None and not asks_help:
+        return _resume(args)
+    agent = agent_config(choice.preset, choice.size)
+    default = NewRun(env=tyro.MISSING, preset=choice.preset, size=choice.size, agent=agent)
+    return _start(parse(NewRun, args, PROG, default))
+
+
+def _start(options: NewRun) -> int:
+    # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl import runs
+    from stormrl.commands.train_messages import report, say_start
+
+    config = options.config()
+    run_dir = options.run_dir or runs.fresh(default_directory(config))
+    if options.json:
+        outcome = runs.train(config, run_dir)
+    else:
+        progress = TrainingProgress(config.steps)
+        outcome = runs.train(config, run_dir, progress, started=say_start)
+    return report(run_dir, config, outcome, options.json)
+
+
+def default_directory(config: RunConfig) -> Path:
+    """Where a run goes that is given no place."""
+    from stormrl.runs import game_name
+
+    name = f"{game_name(config.env)}-{config.preset}-{config.size}-seed{config.seed}"
+    return Path("runs") / name
+
+
+def _resume(args: Sequence[str]) -> int:
+    from stormrl import runs
+    from stormrl.commands.train_messages import report, say_start
+    from stormrl.run_directory import RunDirectory
+
+    _refuse_changes(args)
+    options = parse(OldRun, args, PROG)
+    run = RunDirectory.open(options.resume)
+    done, end = runs.steps_done(run.path), options.steps or run.config.steps
+    if options.json:
+        outcome = runs.resume(run.path, options.steps)
+    elif done == end:
+        say(
+            messages(),
+            f"{run.path} has finished its {end:,} steps, nothing is left to do. To train on:\n"
+            f"  stormrl train --resume {run.path} --steps {2 * end}",
+        )
+        return 0
+    else:
+        progress = TrainingProgress(end, done)
+        outcome = runs.resume(run.path, options.steps, progress, started=say_start)
+    return report(run.path, run.config, outcome, options.json)
+
+
+def _refuse_changes(args: Sequence[str]) -> None:
+    """A flag that is good for a new run alone gets a reason, not a guess at what was meant."""
+    unchangeable = set(flags(NewRun)) - set(flags(OldRun))
+    for arg in args:
+        name = arg.partition("=")[0].removeprefix("--").replace("_", "-")
+        if arg.startswith("--") and name in unchangeable:
+            remedy = "a resumed run keeps its configuration, only --steps may be given"
+            raise UserError(name.replace("-", "_"), f"cannot be set with --resume; {remedy}")

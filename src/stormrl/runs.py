@@ -1,0 +1,136 @@
+"""Whole runs, for programs: what `stormrl train` and `stormrl eval` do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from stormrl import checkpoint
+from stormrl.agent import Agent
+from stormrl.config import RunConfig, to_dict
+from stormrl.config_io import config_from_dict
+from stormrl.device import choose_device
+from stormrl.envs import PROTOCOLS, Protocol, make_env
+from stormrl.envs.atari import is_atari
+from stormrl.envs.make import find_spec
+from stormrl.errors import UserError
+from stormrl.evaluate import Score, evaluate
+from stormrl.files import read_json, replace
+from stormrl.progress import Progress, SilentProgress
+from stormrl.run_directory import CONFIG, RunDirectory
+from stormrl.trainer import EVALUATION_SEED, Outcome, Trainer
+
+Started = Callable[[Trainer], None]
+
+
+def train(
+    config: RunConfig,
+    run_dir: str | Path,
+    progress: Progress | None = None,
+    started: Started = lambda trainer: None,
+) -> Outcome:
+    """Train a new agent in a new directory.
+
+    progress: shows how it goes; nothing by default. started: called before the first step.
+    Ctrl-C saves and returns early; `resume` goes on. Raises `UserError`, before anything is
+    written, if the run cannot be: unknown game or protocol, device not there, directory in use.
+    """
+    check(config)
+    return _train(RunDirectory.create(run_dir, config), progress, started)
+
+
+def resume(
+    run_dir: str | Path,
+    steps: int | None = None,
+    progress: Progress | None = None,
+    started: Started = lambda trainer: None,
+) -> Outcome:
+    """Go on with a run exactly where its last checkpoint was saved.
+
+    steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
+    Raises `UserError` if the run cannot be read, or has gone beyond `steps`.
+    """
+    run = RunDirectory.open(run_dir)
+    check(run.config)
+    if steps is not None:
+        run = _extended(run, steps)
+    done = steps_done(run.path)
+    if done == run.config.steps:
+        return Outcome(done, True, ())
+    return _train(run, progress, started)
+
+
+def steps_done(run_dir: str | Path) -> int:
+    """The step of a run's newest checkpoint, 0 without one."""
+    return max(checkpoint.steps(run_dir), default=0)
+
+
+def check(config: RunConfig) -> None:
+    """Raises `UserError` if this machine cannot start a run of `config`."""
+    config_from_dict(to_dict(config))  # What cannot be read back must not be written.
+    choose_device(config.device)
+    make_env(config.env, find_protocol(config.protocol)).close()
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name. Raises `UserError` if there is none."""
+    if name not in PROTOCOLS:
+        raise UserError("protocol", f"{name!r} is unknown; give one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def game_name(env_id: str) -> str:
+    """As in `pong` for `ALE/Pong-v5`, fit for the name of a file."""
+    return env_id.rpartition("/")[2].rpartition(":")[2].partition("-v")[0].lower()
+
+
+def fresh(path: Path) -> Path:
+    """`path`, or if that is there already the first of `path-2`, `path-3`, ... that is not."""
+    names = (path.name if index == 1 else f"{path.name}-{index}" for index in count(1))
+    return next(free for free in map(path.with_name, names) if not free.exists())
+
+
+def frames_per_step(config: RunConfig) -> int | None:
+    """Emulator frames in a step of the run's game; None for what is not emulated."""
+    if not is_atari(find_spec(config.env)):
+        return None
+    return PROTOCOLS[config.protocol].frame_skip
+
+
+def agent_scores(
+    agent: Agent,
+    episodes: int | None = None,
+    protocol: Protocol | None = None,
+    seed: int = EVALUATION_SEED,
+) -> list[Score]:
+    """What an agent reaches in its environment, every episode counted.
+
+    protocol: by default the one it was trained under. episodes: by default as many as the protocol
+    asks for.
+    """
+    protocol = protocol or PROTOCOLS[agent.config.protocol]
+    episodes = episodes or protocol.evaluation_episodes
+    return evaluate(agent.actor, agent.config.env, protocol, episodes, seed, agent.device)
+
+
+def _train(run: RunDirectory, progress: Progress | None, started: Started) -> Outcome:
+    with run.lock():
+        trainer = Trainer(run, progress or SilentProgress())
+        trainer.restore()
+        started(trainer)
+        return trainer.train()
+
+
+def _extended(run: RunDirectory, steps: int) -> RunDirectory:
+    """The run with another end, in its config.json as well."""
+    done = steps_done(run.path)
+    if steps < done:
+        raise UserError("steps", f"is {steps}, but {run.path} is at step {done}; give more")
+    config = dataclasses.replace(run.config, steps=steps)
+    record = read_json(run.path / CONFIG) | {"config": to_dict(config)}
+    with run.lock():
+        replace(run.path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
+    return RunDirectory(run.path, config)

@@ -1,0 +1,200 @@
+"""A user's mistake ends with exit code 2 and one line that names the field and the remedy."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stormrl.cli import COMMANDS, main
+
+Captured = pytest.CaptureFixture[str]
+
+GAME = "train --env stormrl/Catch-v0"
+
+MISTAKES = [
+    # command, field, words of the message
+    ("trian", "command", "'trian' is unknown; did you mean train?"),
+    ("xyz", "command", "give one of train, eval"),
+    ("--train", "command", "did you mean train?"),
+    ("train", "env", "is missing; give --env ALE/GAME-v5"),
+    ("train --evn ALE/Pong-v5", "--evn", "did you mean --env?"),
+    (f"{GAME} --stps 5", "--stps", "did you mean --steps?"),
+    (f"{GAME} --stps=5", "--stps", "did you mean --steps?"),
+    (f"{GAME} --layers 4", "--layers", "--world-model.sequence.layers"),
+    (f"{GAME} --batch-size 4", "--batch-size", "--world-model.batch-size or --imagination"),
+    (f"{GAME} --agent.replay.capacity 4", "--agent.replay.capacity", "mean --replay.capacity?"),
+    (f"{GAME} --qqqqqq 4", "--qqqqqq", "--help lists the known ones"),
+    (f"{GAME} 5", "5", "begins with --"),
+    (f"{GAME} --steps", "steps", "has no value; give --steps INT"),
+    (f"{GAME} --steps --seed 3", "steps", "has no value; give --steps INT"),
+    (f"{GAME} --preset", "preset", "has no value; give --preset STR"),
+    (f"{GAME} --steps many", "steps", "is 'many'; give a whole number"),
+    (f"{GAME} --steps 1.5", "steps", "is '1.5'; give a whole number"),
+    (f"{GAME} --steps -5", "steps", "is -5; give a number above 0"),
+    (f"{GAME} --seed -1", "seed", "is -1; give 0 or more"),
+    (f"{GAME} --seed {2**63}", "seed", "give a whole number below 2**63"),
+    (f"{GAME} --actor-critic.gamma high", "actor_critic.gamma", "is 'high'; give a number"),
+    (f"{GAME} --actor-critic.gamma 2", "actor_critic.gamma", "is 2.0; give a number from 0 to 1"),
+    (f"{GAME} --actor-critic.gamma nan", "actor_critic.gamma", "is nan; give a number from 0"),
+    (f"{GAME} --precision bf17", "precision", "'bf17' is unknown; give one of auto, bf16"),
+    (f"{GAME} --preset papre", "preset", "'papre' is unknown; give one of paper, official"),
+    (f"{GAME} --size huge", "size", "'huge' is unknown; give one of tiny, small, base"),
+    (f"{GAME} --protocol atari", "protocol", "'atari' is unknown; give one of official"),
+    (
+        f"{GAME} --world-model.sequence.width 130",
+        "world_model.sequence.width",
+        "130 is not divisible by 8 heads; change width or heads",
+    ),
+    (f"{GAME} --actor-critic.head.width 0", "actor_critic.head.width", "give a number above 0"),
+    (
+        f"{GAME} --replay.warmup 20",
+        "replay.warmup",
+        "20 steps hold no window of 64; raise replay.warmup",
+    ),
+    (f"{GAME} --replay.capacity 500", "replay.warmup", "does not fit the capacity of 500"),
+    (f"{GAME} --device quantum", "device", "give auto, cpu, cuda or cuda:N"),
+    (f"{GAME} --device cuda:63", "device", "not available on this machine; give auto or cpu"),
+    ("train --env ALE/Pnog-v5", "env", "Did you mean ALE/Pong-v5"),
+    ("train --env 'ALE/Po\nng-v5'", "env", "give a text of printable characters"),
+    ("train --env nowhere:Game-v0", "env", "cannot import 'nowhere'"),
+    ("train --env CartPole-v1", "env", "supported are RGB pictures"),
+    (f"{GAME} --run-dir occupied", "run_dir", "stormrl train --resume occupied"),
+    (f"{GAME} --run-dir file", "run_dir", "is a file"),
+    (f"{GAME} --run-dir /proc/run", "run_dir", "cannot be written"),
+    ("train --resume", "resume", "has no value; give --resume RUN"),
+    ("train --resume nowhere", "run_dir", "nowhere does not exist"),
+    ("train --resume occupied", "run_dir", "occupied has no config.json"),
+    ("train --resume other --seed 3", "seed", "only --steps may be given"),
+    ("train --resume other --world-model.batch_size=3", "world_model.batch_size", "cannot be set"),
+    ("train --resume other --stps 3", "--stps", "did you mean --steps?"),
+    ("eval", "run", "is missing; give RUN"),
+    ("eval nowhere", "run_dir", "nowhere does not exist; give the directory of a stormrl run"),
+    ("eval occupied", "run_dir", "occupied has no config.json"),
+    ("eval other", "config.json", "is damaged"),
+    ("eval other --episodes 0", "episodes", "is 0; give 1 or more"),
+    ("eval other --seed -1", "seed", "is -1"),
+    ("dream", "run", "is missing; give RUN"),
+    ("dream nowhere", "run_dir", "nowhere does not exist"),
+    ("dream other --episodes 0", "episodes", "is 0; give 1 or more"),
+    ("check-env", "env", "is missing; give ENV"),
+    ("check-env ALE/Pnog-v5", "env", "Did you mean ALE/Pong-v5"),
+    ("presets --jsn", "--jsn", "did you mean --json?"),
+    ("bench --repeats 0", "repeats", "is 0; give 2 or more"),
+    ("demo --minutes 0", "minutes", "is 0; give a number above 0"),
+    ("demo --minutes soon", "minutes", "is 'soon'; give a number"),
+    ("demo --out /proc/demo", "out", "cannot be written"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a foreign folder, a file, and a damaged run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"format": 1, "conf')
+    return tmp_path
+
+
+def assert_one_line(printed: str, field: str, words: str) -> None:
+    assert printed.count("\n") == 1
+    assert printed.endswith("\n")
+    program, named, message = printed.split(": ", maxsplit=2)
+    assert program == "stormrl"
+    assert named.endswith(field)
+    assert words in message
+
+
+@pytest.mark.parametrize(("command", "field", "words"), MISTAKES)
+def test_a_mistake_is_one_line(
+    command: str, field: str, words: str, folder: Path, capsys: Captured
+) -> None:
+    before = sorted(folder.rglob("*"))
+    assert main(shlex.split(command)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert_one_line(printed.err, field, words)
+    assert sorted(folder.rglob("*")) == before, "a mistake leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("command", "field", "words"),
+    [
+        (f"{GAME} --stps 5", "--stps", "did you mean --steps?"),
+        ("train --env ALE/Pnog-v5", "env", "Did you mean ALE/Pong-v5"),
+        ("eval occupied --json", "run_dir", "occupied has no config.json"),
+    ],
+)
+def test_a_mistake_is_one_line_of_the_process(
+    command: str, field: str, words: str, folder: Path
+) -> None:
+    process = [sys.executable, "-m", "stormrl", *shlex.split(command)]
+    done = subprocess.run(process, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert_one_line(done.stderr, field, words)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_takes_an_unknown_flag(name: str, capsys: Captured) -> None:
+    assert main([name, "--no-such-flag-at-all"]) == 2
+    assert_one_line(capsys.readouterr().err, "--no-such-flag-at-all", "is no flag of this command")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("runs") / "catch"
+    args = f"{GAME} --size tiny --steps 4 --evaluation-episodes 0 --compile off --run-dir"
+    assert main([*shlex.split(args), str(path)]) == 0
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "field", "words"),
+    [
+        ("eval RUN --step 3", "step", "there is no checkpoint at step 3; at hand: 4"),
+        ("eval RUN --protocol atari", "protocol", "'atari' is unknown; give one of official"),
+        ("eval RUN --device cuda:63", "device", "give auto or cpu"),
+        ("dream RUN --out dream.avi", "out", "give .mp4, .gif or no suffix"),
+        ("dream RUN --out /proc/dream.gif", "out", "/proc/dream.gif cannot be written"),
+        ("dream RUN --horizon 57", "horizon", "world_model.sequence.max_length is 64"),
+        ("dream RUN --horizon 0", "horizon", "is 0; give 1 or more"),
+        ("dream RUN --context 0", "context", "is 0; give 1 or more"),
+        ("dream RUN --context 39 --horizon 2", "context", "the shortest episode has 39 steps"),
+        ("train --resume RUN --steps 3", "steps", "is at step 4; give more"),
+        ("train --env stormrl/Catch-v0 --run-dir RUN", "run_dir", "exists and is not empty"),
+    ],
+)
+def test_a_mistake_about_a_run_is_one_line(
+    command: str, field: str, words: str, run: str, folder: Path, capsys: Captured
+) -> None:
+    capsys.readouterr()
+    before = sorted(Path(run).rglob("*")), (Path(run) / "config.json").read_bytes()
+    assert main(shlex.split(command.replace("RUN", run))) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert_one_line(printed.err, field, words)
+    assert (sorted(Path(run).rglob("*")), (Path(run) / "config.json").read_bytes()) == before
+
+
+def test_a_run_that_is_training_cannot_be_trained_twice(run: str, capsys: Captured) -> None:
+    from stormrl.run_directory import RunDirectory
+
+    with RunDirectory.open(run).lock():
+        assert main(["train", "--resume", run, "--steps", "9"]) == 2
+    assert_one_line(capsys.readouterr().err, "run_dir", f"is in use by process {os.getpid()}")
+    assert json.loads((Path(run) / "config.json").read_text())["config"]["steps"] == 4
+
+
+def test_a_bug_is_not_dressed_up_as_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(args: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("stormrl.commands.presets.main", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["presets"])
