@@ -68,7 +68,7 @@ def test_whole_numbers_are_numbers() -> None:
         ("env", 3, "env", "is 3; give a text"),
         ("env", "\ud800", "env", r"is '\ud800'; give a text"),
         ("env", "Pöng\n", "env", r"is 'P\xf6ng\n'; give a text"),
-        ("precision", "fp8", "precision", "is 'fp8'; give one of auto, bf16, fp16, fp32"),
+        ("precision", "fp8", "precision", "is 'fp8'; give one of auto, bf16, fp32"),
         ("precision", ["auto"], "precision", "is ['auto']; give one of"),
         ("agent", [], "agent", "is []; give an object of fields"),
         ("speed", 3, "speed", "is unknown; known are env, "),

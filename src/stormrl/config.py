@@ -346,7 +346,7 @@ class RunConfig:
     """Name of the size that the run started from."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the networks; auto takes what the device does fastest."""
     compile: Literal["auto", "off", "on"] = "auto"
     """Compile the update; auto takes the measured best of the device."""
