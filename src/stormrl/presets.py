@@ -125,7 +125,7 @@ ABLATIONS: dict[str, Edit] = {
     "state-h": _state("h"),
     "state-frame": _state("frame"),
 }
-"""The ablations of the paper's section 5.1, each of them one edit of a preset."""
+"""The paper's ablations, each of them one edit of a preset (docs/fidelity.md)."""
 
 
 def agent_config(preset: str = "paper", size: str = "base") -> AgentConfig:

@@ -1,4 +1,4 @@
-"""Sequence model: one token a step, a causal Transformer over them (STORM, equations 3, 4)."""
+"""Sequence model: one token a step, a causal Transformer over them (STORM, equation 2)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class WorldModel(nn.Module):
         action: Int[Tensor, "B T"],
         is_first: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T D"]:
-        """Hidden states h_t of a real sequence, all at once (equation 4)."""
+        """Hidden states h_t of a real sequence, all at once (equation 2)."""
         return self.sequence(z, action, self.resets(is_first))
 
     def step(
@@ -77,7 +77,7 @@ class WorldModel(nn.Module):
         return self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
     def predict(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Prediction:
-        """Reward and continuation that follow the action in h (equation 5)."""
+        """Reward and continuation that follow the action in h (equation 2)."""
         reward, continues = self._predictor_logits(z, h)
         bins = self.config.two_hot
         return Prediction(two_hot_mean(reward, bins.low, bins.high), continues.sigmoid())
@@ -85,7 +85,7 @@ class WorldModel(nn.Module):
     def loss(
         self, batch: Batch, uniform: Float[Tensor, "B T K"]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Total loss of a batch and its parts (equations 6 to 8).
+        """Total loss of a batch and its parts (equations 3 to 5).
 
         `uniform` holds numbers from [0, 1) for the draws from the posterior.
         """
@@ -137,7 +137,7 @@ class WorldModel(nn.Module):
     def _reconstruction_loss(
         self, obs: Tensor, z: Tensor, prior: Tensor, uniform: Tensor, pairs: Tensor
     ) -> Float[Tensor, ""]:
-        """Squared error, summed over a frame's pixels, averaged over frames (equation 6a)."""
+        """Squared error, summed over a frame's pixels, averaged over frames (equation 4a)."""
         counted = torch.ones_like(z[..., 0])
         if self.config.decoder_input == "prior":
             z = self.latent.sample(prior[:, :-1], uniform[:, 1:])
