@@ -13,7 +13,7 @@ from stormrl.cli import COMMANDS, main
 
 Captured = pytest.CaptureFixture[str]
 
-GAME = "train --env stormrl/Catch-v0"
+GAME = "train --env stormrl/Catch-v0 --device cpu"
 
 MISTAKES = [
     # command, field, words of the message
@@ -56,6 +56,11 @@ MISTAKES = [
         "20 steps hold no window of 64; raise replay.warmup",
     ),
     (f"{GAME} --replay.capacity 500", "replay.warmup", "does not fit the capacity of 500"),
+    (
+        f"{GAME} --steps {10**12} --replay.capacity {10**12}",
+        "replay.capacity",
+        "takes 11,444,092 GiB and cpu has",
+    ),
     (f"{GAME} --device quantum", "device", "give auto, cpu, cuda or cuda:N"),
     (f"{GAME} --device cuda:63", "device", "not available on this machine; give auto or cpu"),
     ("train --env ALE/Pnog-v5", "env", "Did you mean ALE/Pong-v5"),

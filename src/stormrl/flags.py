@@ -92,9 +92,9 @@ def _is_unnamed(hint: Any) -> bool:
 
 
 def _mistake(event: events.ParseErrorEvent, options: type, args: Sequence[str]) -> UserError:
-    for unknown in _unknown(args, options):
-        # First of all: what seems to be missing may have been given, misspelled.
-        return unknown_flag(unknown, options)
+    unknown = _unknown(args, options)
+    if unknown:  # First of all: what seems to be missing may have been given, misspelled.
+        return unknown_flag(unknown[0], options)
     match event:
         case events.UnrecognizedArgs(tokens=[token, *_]):
             return unknown_flag(token, options)
@@ -115,12 +115,11 @@ def _mistake(event: events.ParseErrorEvent, options: type, args: Sequence[str]) 
     return UserError("flags", f"cannot be understood ({type(event).__name__}); see --help")
 
 
-def _unknown(args: Sequence[str], options: type) -> Iterator[str]:
-    known = set(flags(options))
-    for arg in args:
-        name = arg.partition("=")[0].removeprefix("--").replace("_", "-")
-        if arg.startswith("--") and name.removeprefix("no-") not in known:
-            yield arg
+def _unknown(args: Sequence[str], options: type) -> list[str]:
+    known = {f"--{flag}" for flag in flags(options)}
+    known |= {f"--no-{flag}" for flag in flags(options)} | {"--help"}
+    given = {arg: arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")}
+    return [arg for arg, name in given.items() if name not in known]
 
 
 def _name(argument: Any) -> str:

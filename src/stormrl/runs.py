@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+
+import torch
 
 from stormrl import checkpoint
 from stormrl.agent import Agent
 from stormrl.config import RunConfig, to_dict
 from stormrl.config_io import config_from_dict
 from stormrl.device import choose_device
-from stormrl.envs import PROTOCOLS, Protocol, make_env
+from stormrl.envs import PROTOCOLS, Protocol, game_sizes, make_env
 from stormrl.envs.atari import is_atari
 from stormrl.envs.make import find_spec
 from stormrl.errors import UserError
@@ -71,8 +75,11 @@ def steps_done(run_dir: str | Path) -> int:
 def check(config: RunConfig) -> None:
     """Raises `UserError` if this machine cannot start a run of `config`."""
     config_from_dict(to_dict(config))  # What cannot be read back must not be written.
-    choose_device(config.device)
-    make_env(config.env, find_protocol(config.protocol)).close()
+    device = choose_device(config.device)
+    env = make_env(config.env, find_protocol(config.protocol))
+    _, image_shape = game_sizes(env)
+    env.close()
+    _check_memory(config, math.prod(image_shape), device)
 
 
 def find_protocol(name: str) -> Protocol:
@@ -114,6 +121,17 @@ def agent_scores(
     protocol = protocol or PROTOCOLS[agent.config.protocol]
     episodes = episodes or protocol.evaluation_episodes
     return evaluate(agent.actor, agent.config.env, protocol, episodes, seed, agent.device)
+
+
+def _check_memory(config: RunConfig, image_bytes: int, device: torch.device) -> None:
+    needed = min(config.agent.replay.capacity, config.steps) * image_bytes
+    if device.type == "cuda":
+        _, memory = torch.cuda.mem_get_info(device)
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        sizes = f"takes {needed / 2**30:,.0f} GiB and {device} has {memory / 2**30:,.0f}"
+        raise UserError("replay.capacity", f"{sizes}; give less")
 
 
 def _train(run: RunDirectory, progress: Progress | None, started: Started) -> Outcome:
