@@ -23,7 +23,7 @@ from miniature import (
     world_model,
 )
 from stormrl.actor_critic import ActorCritic
-from stormrl.agent_state import agent_state
+from stormrl.agent_state import FrameState, agent_state
 from stormrl.types import Trajectory
 
 BINS = np.linspace(-20, 20, 255)
@@ -225,7 +225,7 @@ def test_actions_are_drawn_from_the_policy() -> None:
 def test_a_certain_policy_has_finite_losses() -> None:
     agent = agent_of()
     with torch.no_grad():
-        agent.actor[-1].weight.mul_(1e5)
+        list(agent.actor.parameters())[-2].mul_(1e5)
     total, metrics = agent.loss(trajectory_of())
     total.backward()
     assert total.isfinite()
@@ -258,6 +258,7 @@ def test_frame_state_reads_the_decoded_frame_alone() -> None:
     assert state.shape == (BATCH, HORIZON + 1, agent.state.size)
     assert torch.equal(state, agent.state(trajectory.z, torch.randn_like(trajectory.h)))
     frame = model.decode(trajectory.z)[2, 3]
+    assert isinstance(agent.state, FrameState)
     torch.testing.assert_close(state[2, 3], agent.state.encoder(frame[None])[0])
     assert not torch.allclose(state[0, 0], state[1, 0])
 
@@ -269,6 +270,7 @@ def test_frame_state_trains_its_own_encoder_and_not_the_decoder() -> None:
     assert reached(agent.loss(trajectory)[0], agent) == {"state", "actor", "critic"}
     assert all(p.grad is None for p in model.parameters())
     assert trajectory.z.grad is None
+    assert isinstance(agent.state, FrameState)
     own, foreign = set(agent.parameters()), set(model.parameters())
     assert not own & foreign
     assert set(agent.state.parameters()) == set(agent.state.encoder.parameters())

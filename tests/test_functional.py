@@ -268,7 +268,7 @@ def test_lambda_return(seed: int, horizon: int, gamma: float, lambda_: float) ->
     reward = rng.normal(size=(2, horizon)).astype(np.float32)
     value = rng.normal(size=(2, horizon + 1)).astype(np.float32)
     continues = rng.uniform(size=(2, horizon)).astype(np.float32)
-    tensors = [torch.from_numpy(x) for x in (reward, value, continues)]
+    tensors = (torch.from_numpy(reward), torch.from_numpy(value), torch.from_numpy(continues))
     rows = list(zip(reward, value, continues, strict=True))
     expected = [lambda_return_of(*row, gamma, lambda_, offset=1) for row in rows]
     close(fn.lambda_return(*tensors, gamma, lambda_), expected)

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,8 @@ def test_imported_networks_compute_what_the_released_tensors_say(model: Learner)
 def test_convolutions_keep_their_places(model: Learner) -> None:
     tensors = randomized(export_world_model(model.world_model))
     import_world_model(model.world_model, tensors, "a file")
-    encoder, decoder = model.world_model.encoder, model.world_model.decoder
+    encoder: Any = model.world_model.encoder
+    decoder: Any = model.world_model.decoder
     for ours, theirs in (
         (encoder.first.weight, "encoder.backbone.0.weight"),
         (encoder.stages[0].running_mean, "encoder.backbone.1.running_mean"),

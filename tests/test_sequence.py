@@ -1,11 +1,13 @@
 """The sequence model against its equations, episode by episode, in float64 NumPy."""
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from miniature import (
     ACTIONS,
@@ -55,14 +57,15 @@ def hidden_states_of_an_episode(model: Transformer, z: np.ndarray, action: np.nd
     x = relu(layer_norm(mixer[1], x, 1e-5))
     x = layer_norm(mixer[4], linear(mixer[3], x), 1e-5)
     x = layer_norm(model.norm, x + array(model.positions.weight)[: len(z)], 1e-6)
-    for block in model.blocks:
+    blocks: Any = model.blocks
+    for block in blocks:
         x = layer_norm(block.attention.norm, x + attention(block.attention, x), 1e-6)
         inner = relu(linear(block.feedforward.expand, x))
         x = layer_norm(block.feedforward.norm, x + linear(block.feedforward.contract, inner), 1e-6)
     return x
 
 
-def attention(layer: nn.Module, x: np.ndarray) -> np.ndarray:
+def attention(layer: Any, x: np.ndarray) -> np.ndarray:
     """Each head by itself, each query by itself, over the steps up to its own."""
     size = WIDTH // layer.heads
     query, key, value = np.split(array(layer.qkv.weight), 3)
@@ -160,10 +163,14 @@ def test_a_prefilled_cache_continues_positions_of_the_last_episode(model: Transf
     ]
 
 
+NO_DROPOUT = TransformerConfig(
+    width=WIDTH, layers=1, heads=2, feedforward=24, dropout=0.0, attention_dropout=0.0
+)
+
+
 def test_dropout_is_on_in_training_and_off_in_evaluation() -> None:
     for which in ("dropout", "attention_dropout"):
-        rates = {"dropout": 0.0, "attention_dropout": 0.0} | {which: 0.5}
-        config = TransformerConfig(width=WIDTH, layers=1, heads=2, feedforward=24, **rates)
+        config = replace(NO_DROPOUT, **{which: 0.5})
         model = Transformer(config, LATENT.size, ACTIONS)
         z, action = inputs()
         assert not torch.equal(model(z, action, NO_RESETS), model(z, action, NO_RESETS))
@@ -172,10 +179,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation() -> None:
 
 
 def test_without_dropout_training_equals_evaluation() -> None:
-    config = TransformerConfig(
-        width=WIDTH, layers=1, heads=2, feedforward=24, dropout=0.0, attention_dropout=0.0
-    )
-    model = Transformer(config, LATENT.size, ACTIONS)
+    model = Transformer(NO_DROPOUT, LATENT.size, ACTIONS)
     z, action = inputs()
     trained = model(z, action, RESETS)
     torch.testing.assert_close(model.eval()(z, action, RESETS), trained)
