@@ -273,6 +273,14 @@ def test_a_dream_is_filmed_in_the_formats_asked_for(
     assert Path(other["files"][0]).read_bytes() != (tmp_path / "a.gif").read_bytes()
 
 
+def test_presets_shows_each_flag_in_the_row_of_its_name(capsys: Captured) -> None:
+    assert main(["presets"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split() for row in rows if row.startswith("decoder-at-rear")] == [
+        ["decoder-at-rear", "--world-model.decoder-input", "prior"]
+    ]
+
+
 def test_presets_tells_sizes_in_parameters(capsys: Captured) -> None:
     record = json_of(capsys, "presets")
     assert list(record["presets"]) == ["paper", "official"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from stormrl.config import (
     AgentConfig,
@@ -41,59 +41,83 @@ def base(config: AgentConfig) -> AgentConfig:
 
 
 def small(config: AgentConfig) -> AgentConfig:
-    """About 2 M parameters: a game on a workstation's CPU or a small GPU."""
+    """4.5 M parameters: a game on a workstation's CPU or a small GPU."""
     return _sized(
         config,
-        channels=16,
-        categoricals=24,
-        width=256,
-        batch=(8, 48),
-        rollouts=256,
-        learning_rates=(2e-4, 1e-4),
+        Scale(
+            channels=16,
+            categoricals=24,
+            width=256,
+            windows=8,
+            window_length=48,
+            rollouts=256,
+            world_rate=2e-4,
+            agent_rate=1e-4,
+            entropy=3e-3,
+            policy_unimix=0.01,
+        ),
     )
 
 
 def tiny(config: AgentConfig) -> AgentConfig:
-    """About half a million parameters: minutes on two CPU cores."""
+    """1.1 M parameters: the toy games within minutes on two CPU cores."""
     return _sized(
         config,
-        channels=8,
-        categoricals=16,
-        width=128,
-        batch=(8, 32),
-        rollouts=64,
-        learning_rates=(1e-3, 3e-4),
+        Scale(
+            channels=8,
+            categoricals=16,
+            width=128,
+            windows=4,
+            window_length=32,
+            rollouts=64,
+            world_rate=1e-3,
+            agent_rate=3e-4,
+            entropy=3e-2,
+            policy_unimix=0.01,
+        ),
     )
 
 
-def _sized(
-    config: AgentConfig,
-    channels: int,
-    categoricals: int,
-    width: int,
-    batch: tuple[int, int],
-    rollouts: int,
-    learning_rates: tuple[float, float],
-) -> AgentConfig:
-    world_model, actor_critic = config.world_model, config.actor_critic
-    world_rate, agent_rate = learning_rates
+class Scale(NamedTuple):
+    """What a size decides: widths, batches, and the rates and exploration that go with them.
+
+    Small batches and high rates let a policy lose its entropy before the world model can tell it
+    anything, so the small sizes hold on to more of it.
+    """
+
+    channels: int
+    categoricals: int
+    width: int
+    windows: int
+    window_length: int
+    rollouts: int
+    world_rate: float
+    agent_rate: float
+    entropy: float
+    policy_unimix: float
+
+
+def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
+    world_model, actor_critic, width = config.world_model, config.actor_critic, scale.width
     return replace(
         config,
         world_model=replace(
             world_model,
-            image=ConvConfig(channels),
-            latent=CategoricalConfig(categoricals, categoricals),
+            image=ConvConfig(scale.channels),
+            latent=CategoricalConfig(scale.categoricals, scale.categoricals),
             sequence=replace(world_model.sequence, width=width, heads=4, feedforward=2 * width),
             head=HeadConfig(width=width),
-            optimizer=replace(world_model.optimizer, learning_rate=world_rate),
-            batch_size=batch[0],
-            batch_length=batch[1],
+            optimizer=replace(world_model.optimizer, learning_rate=scale.world_rate),
+            batch_size=scale.windows,
+            batch_length=scale.window_length,
         ),
-        imagination=replace(config.imagination, batch_size=rollouts),
+        imagination=replace(config.imagination, batch_size=scale.rollouts),
         actor_critic=replace(
             actor_critic,
             head=HeadConfig(width=width),
-            optimizer=replace(actor_critic.optimizer, learning_rate=agent_rate),
+            optimizer=replace(actor_critic.optimizer, learning_rate=scale.agent_rate),
+            entropy=scale.entropy,
+            unimix=scale.policy_unimix,
         ),
     )
 

@@ -91,13 +91,17 @@ def _show(record: Mapping[str, Any]) -> None:
     ]
     ablations = [(name, _flags_text(flags)) for name, flags in record["ablations"].items()]
     protocols = [(name, *_rules(protocol)) for name, protocol in record["protocols"].items()]
-    spelled_out = Column("as flags", no_wrap=True)
-    console.print(table("--preset: the algorithm", ("", "what it is", spelled_out), presets))
+    console.print(table("--preset: the algorithm", ("", "what it is", _flags_column()), presets))
     wholes = (number("world model"), number("actor, critic"))
     console.print(table("--size: parameters", ("", *wholes, "what it is"), sizes))
-    console.print(table("ablations of the paper", ("", spelled_out), ablations))
+    console.print(table("ablations of the paper", ("", _flags_column()), ablations))
     rules = (number("sticky actions"), number("idle start"), "lost life", number("episodes"))
     console.print(table("--protocol: the rules of play", ("", *rules), protocols))
+
+
+def _flags_column() -> Column:
+    """A column of flags; one for each table, since a column keeps the cells of its table."""
+    return Column("as flags", no_wrap=True)
 
 
 def _flags_text(changed: Mapping[str, Any]) -> str:
