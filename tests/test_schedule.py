@@ -28,6 +28,12 @@ def test_the_total_is_the_ratio_whatever_the_rounding(up: int, down: int, steps:
     assert not due or max(due) - min(due) <= 1
 
 
+def test_a_ratio_that_floats_cannot_hold_loses_no_update() -> None:
+    """100 x 0.29 is 28.999999999999996."""
+    schedule = UpdateRatio(0.29)
+    assert sum(schedule.due() for _ in range(100)) == 29
+
+
 def test_a_resumed_schedule_goes_on_in_step() -> None:
     whole, resumed = UpdateRatio(0.3), UpdateRatio(0.3)
     first = [whole.due() for _ in range(17)]
