@@ -27,6 +27,7 @@ class ActionMixer(nn.Module):
         )
 
     def forward(self, z: Float[Tensor, "*n Z"], action: Int[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
+        """One token for each latent and action."""
         one_hot = F.one_hot(action, self.actions).to(z.dtype)
         return self.layers(torch.cat([z, one_hot], dim=-1))
 
