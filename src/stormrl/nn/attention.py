@@ -46,6 +46,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The same shape, [.., D]."""
         return self.norm(x + self.dropout(self.contract(F.relu(self.expand(x)))))
 
 

@@ -31,13 +31,13 @@ class Encoder(nn.Module):
     def __init__(self, image_channels: int, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(image_channels, channels, 4, stride=2, padding=1, bias=False)
-        stages: list[nn.Module] = [nn.BatchNorm2d(channels), nn.ReLU()]
+        stages: list[nn.Module] = [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
         for i in range(1, STAGES):
             after = channels * 2**i
             stages += [
                 nn.Conv2d(after // 2, after, 4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(after),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             ]
         self.stages = nn.Sequential(*stages)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -49,8 +49,25 @@ class Encoder(nn.Module):
         bfloat16, and no pass over the pixels is spent on it.
         """
         pixels = images.contiguous(memory_format=torch.channels_last).to(compute_dtype(images))
+        if not self.training:
+            return self._infer(pixels).flatten(1)
         x = F.conv2d(pixels, self.first.weight / 255, stride=2, padding=1)
         return self.stages(x).flatten(1)
+
+    def _infer(self, x: Tensor) -> Tensor:
+        """Running statistics become part of the weights: two passes less over every stage."""
+        pixel_scale = 1 / 255
+        modules = [self.first, *self.stages]
+        for conv, norm in zip(modules[::3], modules[1::3], strict=True):
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            bias = norm.bias - norm.running_mean * gain
+            weight = conv.weight * (pixel_scale * gain)[:, None, None, None]
+            x = F.relu(F.conv2d(x, weight, bias, stride=2, padding=1), inplace=True)
+            pixel_scale = 1.0
+        return x
 
 
 class FrameEncoder(nn.Sequential):
@@ -72,6 +89,33 @@ class FrameEncoder(nn.Sequential):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
+class ToPixels(nn.ConvTranspose2d):
+    """The last transposed convolution (kernel 4, stride 2, padding 1) as a plain one of kernel 2.
+
+    An output pixel of even or odd row and column meets only 2 x 2 of the 4 x 4 weights. Four
+    kernels of that size, one for each kind of pixel, give the same sums without the multiplications
+    by zero, and with few channels in a third of the time.
+    """
+
+    # Weights that meet the input before and at an even pixel, and at and after an odd one.
+    TAPS = ((3, 1), (2, 0))
+
+    def forward(self, x: Float[Tensor, "N before height width"]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Images of twice the height and width."""
+        kernels = [
+            self.weight[:, :, rows][..., columns] for rows in self.TAPS for columns in self.TAPS
+        ]
+        weight = torch.stack(kernels).transpose(1, 2).flatten(0, 1)
+        assert self.bias is not None
+        kinds = F.conv2d(x, weight, self.bias.repeat(4), padding=1).unflatten(1, (2, 2, -1))
+        even, odd = slice(None, -1), slice(1, None)
+        rows = [
+            torch.stack([kinds[:, i, 0, :, row, even], kinds[:, i, 1, :, row, odd]], dim=-1)
+            for i, row in enumerate((even, odd))
+        ]
+        return torch.stack(rows, dim=-3).flatten(-4, -3).flatten(-2)
+
+
 class Decoder(nn.Module):
     """Linear layer and four transposed convolutions: 4 -> 64 pixels, no output squashing."""
 
@@ -79,7 +123,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.widest = channels * 2 ** (STAGES - 1)
         self.stem = nn.Linear(latent_size, embedding_size(channels), bias=False)
-        stages: list[nn.Module] = [nn.BatchNorm2d(self.widest), nn.ReLU()]
+        stages: list[nn.Module] = [nn.BatchNorm2d(self.widest), nn.ReLU(inplace=True)]
         for i in reversed(range(1, STAGES)):
             after = channels * 2 ** (i - 1)
             stages += [
@@ -87,9 +131,9 @@ class Decoder(nn.Module):
                     2 * after, after, kernel_size=4, stride=2, padding=1, bias=False
                 ),
                 nn.BatchNorm2d(after),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             ]
-        stages.append(nn.ConvTranspose2d(channels, image_channels, 4, stride=2, padding=1))
+        stages.append(ToPixels(channels, image_channels, 4, stride=2, padding=1))
         self.stages = nn.Sequential(*stages)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
