@@ -104,7 +104,7 @@ class Actor:
         memory: Memory,
         uniform: Float[Tensor, "B L1 K"],
     ) -> Float[Tensor, "B A"]:
-        """Log-probabilities of the actions; `uniform` is noise for every frame, the current one last."""
+        """Log-probabilities of the actions; `uniform` is noise for every frame, the newest last."""
         z, h = self.state(obs, memory, uniform)
         log_probs = self.actor_critic.policy(self.actor_critic.state(z, h))
         unknown = -torch.full_like(log_probs, log_probs.shape[-1]).log()

@@ -159,8 +159,8 @@ class Trainer:
         lost = self._cut_short
         self.recorder.episode(self.step, lost.total, lost.length, lost.seed)
         self.progress.message(
-            f"step {self.step}: {self.config.env} did not come back to its saved state; the episode "
-            f"in flight ({lost.length} steps) is closed as truncated"
+            f"step {self.step}: {self.config.env} did not come back to its saved state; the "
+            f"episode in flight ({lost.length} steps) is closed as truncated"
         )
 
     def _advance(self) -> None:
