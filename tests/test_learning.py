@@ -15,7 +15,7 @@ OPTIMAL = 5.0
 def test_catch_is_learned_from_scratch(tmp_path: Path, seed: int) -> None:
     agent = stormrl.agent_config(size="tiny")
     config = stormrl.RunConfig(
-        env="stormrl/Catch-v0", steps=3_500, seed=seed, size="tiny", agent=agent, device="cpu"
+        env="stormrl/Catch-v0", steps=3_200, seed=seed, size="tiny", agent=agent, device="cpu"
     )
     outcome = stormrl.train(config, tmp_path / "run")
     returns = [score.total for score in outcome.scores]
