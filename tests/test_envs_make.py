@@ -204,7 +204,9 @@ def test_check_env_tells_when_the_seed_is_ignored():
 def test_check_env_reports_an_environment_that_raises():
     ok, checks = findings("test/Failing-v0")
     assert not ok
-    assert checks["random play"].detail == "RuntimeError: the game broke"
+    place = "step 6 of the episode with seed 0"
+    expected = f"test/Failing-v0 raised in {place}: RuntimeError: the game broke"
+    assert checks["random play"].detail == expected
 
 
 def test_check_env_refuses_an_unknown_name():

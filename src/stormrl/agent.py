@@ -12,7 +12,7 @@ from stormrl.config import RunConfig
 from stormrl.device import Backend, choose_device
 from stormrl.envs import PROTOCOLS, game_sizes, make_env
 from stormrl.learner import Learner
-from stormrl.learner_state import restore_models
+from stormrl.learner_state import largest_state, restore_models
 from stormrl.run_directory import RunDirectory
 from stormrl.types import Memory
 
@@ -40,7 +40,7 @@ class Agent:
         actions, _ = game_sizes(env)
         env.close()
         learner = Learner(config.agent, actions, Backend(choose_device(device)))
-        saved = checkpoint.load(directory.path, step)
+        saved = checkpoint.load(directory.path, step, limit=largest_state(learner))
         restore_models(learner, saved.tensors)
         return cls(config, learner, saved.step)
 

@@ -87,19 +87,21 @@ def load(
     step: int | None = None,
     device: torch.device | str = "cpu",
     verify: Callable[[State], None] | None = None,
+    limit: int | None = None,
 ) -> Checkpoint:
     """The newest good checkpoint, or the one at `step`; tensors on `device`.
 
-    `verify` may refuse a checkpoint's state with a `UserError`, as for damaged replay files.
+    `verify` may refuse a checkpoint's state with a `UserError`, as for damaged replay files. One of
+    more than `limit` bytes is refused before it takes memory.
     Raises `UserError` if no good checkpoint is left, or if the one at `step` is not good.
     """
     found = _found(Path(run))
     if step is not None:
-        return _read(_at(found, step), step, device, verify)
+        return _read(_at(found, step), step, device, verify, limit)
     order, warnings = _newest_first(Path(run) / CHECKPOINTS, found)
     for candidate in order:
         try:
-            good = _read(found[candidate], candidate, device, verify)
+            good = _read(found[candidate], candidate, device, verify, limit)
         except UserError as error:
             warnings.append(f"checkpoint {candidate} is not used: {error}")
         else:
@@ -234,10 +236,17 @@ def _newest_first(folder: Path, found: Mapping[int, Path]) -> tuple[list[int], l
 
 
 def _read(
-    path: Path, step: int, device: torch.device | str, verify: Callable[[State], None] | None
+    path: Path,
+    step: int,
+    device: torch.device | str,
+    verify: Callable[[State], None] | None,
+    limit: int | None,
 ) -> Checkpoint:
+    seals = _seals(path)
+    if limit is not None and sum(seal.bytes for seal in seals.values()) > limit:
+        raise UserError(str(path), "is far too large to be a checkpoint of this run's model")
     # Every file is verified before the first is parsed.
-    contents = {name: seal.read(path / name) for name, seal in _seals(path).items()}
+    contents = {name: seal.read(path / name) for name, seal in seals.items()}
     record = _state_record(contents.pop(STATE), path, step)
     names = [f"{group}.safetensors" for group in record["groups"]]
     if names != sorted(contents):

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from stormrl.acting import Actor
 from stormrl.envs import Protocol, restore, snapshot
+from stormrl.learner_state import check_tensors
 from stormrl.replay import Replay, Transition
 from stormrl.run_state import RunState
 from stormrl.types import Memory
+
+ENV = "env."
+"""Prefix of the environment's own tensors among the collector's."""
 
 
 class Episode(NamedTuple):
@@ -42,13 +46,23 @@ class Collector:
         self.obs, info = env.reset(seed=seed)
         self.seed: int = info["episode_seed"]
         self.memory = actor.begin(1, self._image(self.obs).shape[1:])
-        self.is_first = True
+        self.is_first, self.over = True, False
         self.total, self.length = 0.0, 0
 
     def step(self, random: bool) -> Episode | None:
-        """Take one step, at random or as the agent decides; the episode, if it ended here."""
-        action = int(self.env.action_space.sample()) if random else self.decide()
+        """Take one step, at random or as the agent decides; the episode, if it ended here.
+
+        Raises `EnvironmentFault` if the environment fails; all is then as it was before the step,
+        but for the random numbers that it took.
+        """
+        if self.over:
+            self._begin_episode()
+        if random:
+            action, memory = int(self.env.action_space.sample()), self.memory
+        else:
+            action, memory = self.decide()
         obs, reward, terminated, truncated, info = self.env.step(action)
+        self.memory = memory
         life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
         self.replay.add(
             Transition(
@@ -61,47 +75,56 @@ class Collector:
         )
         self.obs, self.is_first = obs, False
         self.total, self.length = self.total + float(reward), self.length + 1
-        return self.end_episode() if terminated or truncated else None
+        self.over = bool(terminated or truncated)
+        return self.episode() if self.over else None
 
-    def end_episode(self) -> Episode:
-        """Close the episode in flight and start the next."""
-        finished = Episode(self.total, self.length, self.seed)
-        self.obs, info = self.env.reset()
-        self.seed = info["episode_seed"]
-        self.is_first, self.total, self.length = True, 0.0, 0
-        return finished
+    def episode(self) -> Episode:
+        """The episode in flight as it stands."""
+        return Episode(self.total, self.length, self.seed)
 
     def tensors(self) -> dict[str, Tensor]:
         """Memory, current image and environment, from which `restore` continues mid-episode."""
-        tensors = {f"memory.{name}": tensor for name, tensor in self.memory._asdict().items()}
-        tensors["obs"] = torch.from_numpy(self.obs.copy())
+        tensors = self._own_tensors()
         for name, array in snapshot(self.env).items():
-            tensors[f"env.{name}"] = torch.from_numpy(array)
+            tensors[f"{ENV}{name}"] = torch.from_numpy(array)
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor], state: RunState) -> Episode | None:
         """Continue from a saved state.
 
-        If the environment does not come back to it, a new episode begins, and the one that was
-        in flight is returned as it stood.
+        If the environment does not come back to it, a new episode will begin, and the one that was
+        in flight is returned as it stood. Raises `UserError` if the tensors are not of this kind.
         """
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(ENV)}
+        check_tensors(self._own_tensors(), own, "collector")
         device = self.replay.device
-        self.memory = Memory(*(tensors[f"memory.{name}"].to(device) for name in Memory._fields))
-        self.obs, self.is_first = tensors["obs"].numpy(), state.is_first
+        self.memory = Memory(*(own[f"memory.{name}"].to(device) for name in Memory._fields))
+        self.obs, self.over = own["obs"].numpy(), bool(own["over"])
+        self.is_first, self.seed = state.is_first, state.episode_seed
         self.total, self.length = float(state.episode_total), state.episode_length
-        self.seed = state.episode_seed
-        saved = {
-            name.removeprefix("env."): tensor.numpy()
-            for name, tensor in tensors.items()
-            if name.startswith("env.")
-        }
-        return None if restore(self.env, saved) else self.end_episode()
+        saved = {n.removeprefix(ENV): t.numpy() for n, t in tensors.items() if n.startswith(ENV)}
+        if restore(self.env, saved) or self.over:
+            return None
+        self.over = True
+        return self.episode() if self.length else None
 
-    def decide(self) -> int:
-        """The agent's next action, which it remembers as taken."""
+    def decide(self) -> tuple[int, Memory]:
+        """The agent's next action, and its memory once that is taken."""
         is_first = torch.tensor([self.is_first], device=self.replay.device)
-        action, self.memory = self.actor.act(self._image(self.obs), self.memory, is_first)
-        return int(action)
+        action, memory = self.actor.act(self._image(self.obs), self.memory, is_first)
+        return int(action), memory
+
+    def _begin_episode(self) -> None:
+        self.obs, info = self.env.reset()
+        self.seed = info["episode_seed"]
+        self.is_first, self.over, self.total, self.length = True, False, 0.0, 0
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        tensors = {f"memory.{name}": tensor for name, tensor in self.memory._asdict().items()}
+        return tensors | {
+            "obs": torch.from_numpy(self.obs.copy()),
+            "over": torch.tensor(self.over),
+        }
 
     def _image(self, obs: np.ndarray) -> Tensor:
         return torch.from_numpy(obs).to(self.replay.device).permute(2, 0, 1).unsqueeze(0)

@@ -356,6 +356,9 @@ class RunConfig:
     """Environment steps between two checkpoints; one more is written at the end."""
     keep_checkpoints: int = 2
     """Checkpoints to keep; the oldest go first."""
+    max_skipped: int = 10
+    """Updates in a row, skipped because of numbers that are not finite, after which the run stops;
+    looked at whenever metrics are written."""
     evaluate_every: int = 0
     """Environment steps between two evaluations; 0 evaluates at the end alone."""
     evaluation_episodes: int = 20
@@ -366,7 +369,7 @@ class RunConfig:
     """The algorithm."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "max_skipped"):
             value = getattr(self, name)
             _require(value > 0, name, f"is {value}; give a number above 0")
         for name in ("seed", "evaluate_every", "evaluation_episodes", "dream_every"):

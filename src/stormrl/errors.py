@@ -12,3 +12,7 @@ class UserError(ValueError):
         self.field = field
         self.message = " ".join(message.split())  # Foreign messages may span lines.
         super().__init__(f"{field}: {self.message}")
+
+
+class Fault(UserError):
+    """What keeps a run from going on and is no mistake in what it was given: it is saved first."""

@@ -98,11 +98,15 @@ def sync_folder(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises `UserError` for anything else."""
+    return parse_json(read_limited(path, JSON_LIMIT), path)
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a file. Raises `UserError`, and takes no memory, beyond `limit` bytes."""
     with readable(path):
-        if path.stat().st_size > JSON_LIMIT:
+        if path.stat().st_size > limit:
             raise UserError(str(path), "is far too large: it is not a file of stormrl")
-        content = path.read_bytes()
-    return parse_json(content, path)
+        return path.read_bytes()
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:

@@ -5,11 +5,15 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from stormrl.errors import UserError
-from stormrl.files import writable
+from stormrl.files import read_limited, replace, writable
+
+HISTORY_LIMIT = 2**30
+"""No history comes near this many bytes; a larger file is not read into memory."""
 
 
 class JsonLines:
@@ -20,24 +24,29 @@ class JsonLines:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        _cut_torn_line(self.path)
-        self._file = self.path.open("ab")
+        with self._writable():
+            _cut_torn_line(self.path)
+            self._file = self.path.open("ab")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append `record`; NaN and infinities become null, floats keep 6 significant digits."""
-        line = json.dumps(plain(record), allow_nan=False, ensure_ascii=False)
-        with writable(f"to {self.path}", self.path.parent):
-            self._file.write(line.encode() + b"\n")
+        with self._writable():
+            self._file.write(f"{_line(record)}\n".encode())
             self._file.flush()
 
     def position(self) -> int:
         """Bytes written so far, all of them on the disk: a checkpoint may rely on them."""
-        os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        with self._writable():
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with self._writable():
+            self._file.close()
+
+    def _writable(self) -> AbstractContextManager[None]:
+        return writable(f"to {self.path}", self.path.parent)
 
 
 def read_jsonlines(path: str | Path) -> list[dict[str, Any]]:
@@ -48,7 +57,7 @@ def read_jsonlines(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines = read_limited(path, HISTORY_LIMIT).splitlines(keepends=True)
     if lines and not _is_whole(lines[-1]):
         lines.pop()
     return [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
@@ -60,8 +69,7 @@ def truncate(path: str | Path, position: int) -> None:
     Raises UserError if the file no longer holds what it held at that checkpoint.
     """
     path = Path(path)
-    path.touch()
-    with path.open("r+b") as file:
+    with writable(f"to {path}", path.parent), path.open("a+b") as file:
         if not _ends_line(file, position):
             raise UserError(
                 str(path),
@@ -72,20 +80,22 @@ def truncate(path: str | Path, position: int) -> None:
 
 
 def keep_until(path: str | Path, key: str, last: int) -> None:
-    """Drop the records whose `key` lies beyond `last`; the file changes in one atomic move."""
+    """Drop the records whose `key` lies beyond `last`; the file changes in one atomic move.
+
+    Raises UserError, with file and line number, for a record that has no number there.
+    """
     path = Path(path)
     records = read_jsonlines(path)
+    for number, record in enumerate(records, start=1):
+        if type(record.get(key)) is not int:
+            remedy = "repair or remove this line"
+            raise UserError(f"{path}:{number}", f"has no whole number in {key!r}: {remedy}")
     kept = [record for record in records if record[key] <= last]
     if len(kept) == len(records):
         return
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    lines = JsonLines(partial)
-    for record in kept:
-        lines.write(record)
-    lines.position()  # on the disk before it takes the old file's place
-    lines.close()
-    partial.replace(path)
+    content = "".join(f"{_line(record)}\n" for record in kept)
+    with writable(f"to {path}", path.parent):
+        replace(path, content.encode())
 
 
 def plain(value: Any) -> Any:
@@ -101,10 +111,14 @@ def plain(value: Any) -> Any:
     return value
 
 
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(plain(record), allow_nan=False, ensure_ascii=False)
+
+
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         raise UserError(f"{path}:{number}", "is not a JSON object: repair or remove this line")
@@ -121,14 +135,14 @@ def _is_whole(line: bytes) -> bool:
         return True
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
 def _cut_torn_line(path: Path) -> None:
     if not path.exists():
         return
-    content = path.read_bytes()
+    content = read_limited(path, HISTORY_LIMIT)
     last = content[content.rfind(b"\n") + 1 :]
     if not last:
         return

@@ -49,6 +49,14 @@ def restore_models(learner: Learner, tensors: Mapping[str, Mapping[str, Tensor]]
         copy_tensors(members, tensors[group])
 
 
+def largest_state(learner: Learner) -> int:
+    """Bytes that no checkpoint with a state of this learner comes near."""
+    models = module_tensors(learner.world_model), module_tensors(learner.actor_critic)
+    parameters = sum(tensor.nbytes for tensors in models for tensor in tensors.values())
+    # Adam keeps two moments of each parameter; the rest is small beside them.
+    return 4 * parameters + 64 * 2**20
+
+
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Live parameters and buffers of a module by name."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from stormrl.errors import UserError
+
 
 class MetricSum:
     """Sums of metrics on the device, read once for many updates."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = device
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
@@ -33,5 +36,9 @@ class MetricSum:
         return means
 
     def restore(self, sums: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
-        """Go on from saved sums."""
-        self.sums, self.counts = dict(sums), dict(counts)
+        """Go on from saved sums. Raises `UserError` if sums and counts do not fit together."""
+        usable = sums.keys() == counts.keys() and min(counts.values(), default=1) > 0
+        if not usable or any(t.shape or not t.is_floating_point() for t in sums.values()):
+            raise UserError("checkpoint", "holds no usable sums of metrics")
+        self.sums = {name: total.to(self.device) for name, total in sums.items()}
+        self.counts = dict(counts)

@@ -5,18 +5,24 @@ its checkpoint, so that no step is there twice and none is missing.
 """
 
 import io
+import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 from stormrl.errors import UserError
+from stormrl.files import replace, writable
 from stormrl.jsonlines import JsonLines, keep_until, plain, truncate
 from stormrl.media import Frames, gif_bytes, write_mp4
 
 METRICS = "metrics.jsonl"
 EPISODES = "episodes.jsonl"
 SCORES = "scores.jsonl"
+DIAGNOSES = "diagnosis.jsonl"
+FAILURE = "failure.txt"
 
 
 class Sink(Protocol):
@@ -45,12 +51,16 @@ class TensorBoard:
     def __init__(self, directory: str | Path, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+        self._directory = Path(directory)
+        self._hook, threading.excepthook = threading.excepthook, self._hide_told_later
+        with self._writable():
+            self._writer = SummaryWriter(str(directory), purge_step=purge_step)
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
         """One point of the curve of each name."""
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        with self._writable():
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
 
     def video(self, tag: str, frames: Frames, step: int, fps: float) -> None:
         """frames: uint8 [T, H, W, 3]; `SummaryWriter.add_video` would need moviepy for this GIF."""
@@ -66,11 +76,22 @@ class TensorBoard:
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         writer = self._writer.file_writer
         assert writer is not None, "TensorBoard is closed"
-        writer.add_summary(summary, step)
+        with self._writable():
+            writer.add_summary(summary, step)
 
     def close(self) -> None:
         """Write what is left to the event file."""
-        self._writer.close()
+        with self._writable():
+            self._writer.close()
+        threading.excepthook = self._hook
+
+    def _writable(self) -> AbstractContextManager[None]:
+        return writable(f"to {self._directory}", self._directory.parent)
+
+    def _hide_told_later(self, failed: threading.ExceptHookArgs) -> None:
+        """The writer's thread hands what it met to the next call; its own traceback is too many."""
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)
 
 
 class Wandb:
@@ -127,6 +148,7 @@ class Recorder:
         self._metrics = JsonLines(self._run_dir / METRICS)
         self._episodes = JsonLines(self._run_dir / EPISODES)
         self._scores = JsonLines(self._run_dir / SCORES)
+        self._diagnoses = JsonLines(self._run_dir / DIAGNOSES)
 
     @property
     def wall_s(self) -> float:
@@ -138,10 +160,26 @@ class Recorder:
         self._metrics.write({"step": step, "update": update, "wall_s": self.wall_s, **values})
         self._scalars(values, step)
 
-    def episode(self, step: int, episode_return: float, length: int, seed: int | None) -> None:
-        """One finished training episode; step: the environment step at which it ended."""
+    def episode(
+        self,
+        step: int,
+        episode_return: float,
+        length: int,
+        seed: int | None,
+        cut_short: bool = False,
+    ) -> None:
+        """One finished training episode; step: the environment step at which it ended.
+
+        cut_short: a resumed run could not go on with it, and closed it as truncated.
+        """
         self._episodes.write(
-            {"step": step, "return": episode_return, "length": length, "seed": seed}
+            {
+                "step": step,
+                "return": episode_return,
+                "length": length,
+                "seed": seed,
+                **({"cut_short": True} if cut_short else {}),
+            }
         )
         self._scalars({"episode/return": episode_return, "episode/length": length}, step)
 
@@ -166,6 +204,17 @@ class Recorder:
             }
         )
 
+    def diagnosis(self, step: int, record: Mapping[str, Any]) -> None:
+        """Why updates were skipped, as it was known at an environment step."""
+        self._diagnoses.write({"written_at_step": step, **record})
+
+    def failure(self, fault: BaseException) -> Path:
+        """Write the traceback of what ended the run to failure.txt, whose path is returned."""
+        path = self._run_dir / FAILURE
+        with writable(f"to {path}", self._run_dir):
+            replace(path, "".join(traceback.format_exception(fault)).encode(errors="replace"))
+        return path
+
     def mean_score(self, checkpoint_step: int, protocol: str, mean_return: float) -> None:
         """An evaluation's one number, for the curves; the episodes themselves go to `score`."""
         self._scalars({f"score/{protocol}": mean_return}, checkpoint_step)
@@ -173,19 +222,23 @@ class Recorder:
     def video(self, name: str, frames: Frames, step: int, fps: float) -> Path:
         """Write uint8 [T, H, W, 3] to videos/<name>-<step>.mp4, whose path is returned."""
         path = self._run_dir / "videos" / f"{name}-{step:08d}.mp4"
-        write_mp4(path, frames, fps)
+        with writable(f"to {path}", self._run_dir):
+            write_mp4(path, frames, fps)
         for sink in self._sinks:
             sink.video(name, frames, step, fps)
         return path
 
     def positions(self) -> dict[str, int]:
         """Where the histories stand, in bytes: a checkpoint keeps it, `rewind` returns to it."""
-        return {METRICS: self._metrics.position(), EPISODES: self._episodes.position()}
+        histories = self._metrics, self._episodes, self._diagnoses
+        return {lines.path.name: lines.position() for lines in histories}
 
     def close(self) -> None:
-        """Close the files and the sinks."""
-        for part in (self._metrics, self._episodes, self._scores, *self._sinks):
-            part.close()
+        """Close the files and the sinks, all of them, even if one raises."""
+        files = self._metrics, self._episodes, self._scores, self._diagnoses
+        with ExitStack() as parts:
+            for part in (*files, *self._sinks):
+                parts.callback(part.close)
 
     def _scalars(self, values: Mapping[str, Any], step: int) -> None:
         for sink in self._sinks:
@@ -199,7 +252,7 @@ def rewind(run_dir: str | Path, positions: Mapping[str, int], step: int) -> None
     Scores are cut by their checkpoint, not by position: `stormrl eval` adds some at any time.
     """
     run_dir = Path(run_dir)
-    for name in (METRICS, EPISODES):
+    for name in (METRICS, EPISODES, DIAGNOSES):
         position = positions.get(name, 0)
         if position or (run_dir / name).exists():
             truncate(run_dir / name, position)

@@ -48,9 +48,13 @@ class Replay:
         self.continues = torch.ones(capacity, device=device)
         self.is_first = torch.zeros(capacity, dtype=torch.bool, device=device)
         self.added = 0
-        # Oldest step and number of steps, on the device: sampling never waits for the host.
+        # Slot of the oldest step, number of steps, and of those that were overwritten, on the
+        # device: sampling never waits for the host.
         self._oldest = torch.zeros((), dtype=torch.int64, device=device)
+        self._lost = torch.zeros((), dtype=torch.int64, device=device)
         self._size = torch.zeros((), dtype=torch.int64, device=device)
+        self.drawn = torch.zeros(0, dtype=torch.int64, device=device)
+        """Where the windows of the last sample began, in steps from the first ever added."""
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -69,6 +73,7 @@ class Replay:
         """Set how many steps were ever added, as `add` and a restored checkpoint do."""
         self.added = added
         self._size.fill_(len(self))
+        self._lost.fill_(added - len(self))
         self._oldest.fill_(added % self.capacity if added > self.capacity else 0)
 
     def sample(self, windows: int, length: int) -> Batch:
@@ -80,6 +85,7 @@ class Replay:
             raise UserError("replay", f"holds {len(self)} steps, fewer than a window of {length}")
         uniform = torch.rand(windows, device=self.device, dtype=torch.float64)
         start = (uniform * (self._size - length + 1)).long()
+        self.drawn = self._lost + start
         return self.windows(start, length)
 
     def latest(self, windows: int, length: int) -> Batch:

@@ -14,7 +14,7 @@ from typing import Any
 from stormrl.config import RunConfig, to_dict
 from stormrl.config_io import config_from_dict
 from stormrl.errors import UserError
-from stormrl.files import partial, read_json, reason, replace
+from stormrl.files import partial, read_json, readable, reason, replace
 from stormrl.provenance import provenance
 
 CONFIG = "config.json"
@@ -54,7 +54,8 @@ class RunDirectory:
     def open(cls, path: str | Path) -> RunDirectory:
         """The directory of a run that exists.
 
-        Raises `UserError` if it is missing, foreign, damaged or of a newer format.
+        Raises `UserError` if it is missing, foreign, damaged, of a newer format, or holds a link
+        that leads out of it.
         """
         path = _path(path)
         try:
@@ -64,6 +65,7 @@ class RunDirectory:
         if not is_run:
             problem = f"has no {CONFIG}" if path.exists() else "does not exist"
             raise UserError("run_dir", f"{path} {problem}; give the directory of a stormrl run")
+        _refuse_ways_out(path)
         record = _migrated(read_json(path / CONFIG), path / CONFIG)
         return cls(path, config_from_dict(record.get("config")))
 
@@ -116,6 +118,15 @@ def _refuse_used(path: Path) -> None:
     if any(entry.name not in harmless for entry in path.iterdir()):
         remedy = f"give another name, or go on with it: stormrl train --resume {path}"
         raise UserError("run_dir", f"{path} exists and is not empty; {remedy}")
+
+
+def _refuse_ways_out(path: Path) -> None:
+    """No link in a run that somebody else made may have anything outside of it overwritten."""
+    root = path.resolve()
+    with readable(path):
+        for entry in path.rglob("*"):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(root):
+                raise UserError(str(entry), "is a link out of the run; put the file itself there")
 
 
 @contextmanager

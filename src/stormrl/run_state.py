@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -41,24 +42,38 @@ class RunState:
         return cls(**values)
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "step": (int,),
-    "trained_steps": (int,),
-    "elapsed_s": (int, float),
-    "is_first": (bool,),
-    "episode_total": (int, float),
-    "episode_length": (int,),
-    "episode_seed": (int,),
-    "metric_counts": (dict,),
-    "replay": (dict,),
-    "histories": (dict,),
+LARGEST = 2**63 - 1
+"""Larger integers fit no tensor and no seed."""
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
+
+
+def _number(value: object) -> bool:
+    return _count(value) or (type(value) is float and math.isfinite(value))
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_count, value.values()))
+
+
+_CHECKS: dict[str, Callable[[object], bool]] = {
+    "step": _count,
+    "trained_steps": _count,
+    "elapsed_s": _number,
+    "is_first": lambda value: type(value) is bool,
+    "episode_total": _number,
+    "episode_length": _count,
+    "episode_seed": _count,
+    "metric_counts": _counts,
+    "replay": lambda value: isinstance(value, dict),
+    "histories": _counts,
 }
 
 
 def _read(record: Mapping[str, Any], name: str) -> Any:
     value = record.get(name)
-    kinds = _KINDS[name]
-    odd_boolean = isinstance(value, bool) and bool not in kinds
-    if not isinstance(value, kinds) or odd_boolean:
+    if not _CHECKS[name](value):
         raise UserError("checkpoint", f"its state.json holds no usable {name!r}")
     return value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from stormrl import checkpoint
 from stormrl.allocator import keep_freed_memory
@@ -14,9 +16,10 @@ from stormrl.collector import Collector, Episode
 from stormrl.device import choose_backend
 from stormrl.dream import dream_rows
 from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.errors import Fault, UserError
 from stormrl.evaluate import Score, evaluate
 from stormrl.learner import Learner
-from stormrl.learner_state import learner_tensors, restore_learner
+from stormrl.learner_state import largest_state, learner_tensors, restore_learner
 from stormrl.media import stack_rows
 from stormrl.metric_sum import MetricSum
 from stormrl.progress import Progress
@@ -27,11 +30,14 @@ from stormrl.replay_store import Manifest, ReplayStore
 from stormrl.run_directory import RunDirectory
 from stormrl.run_state import RunState
 from stormrl.schedule import UpdateRatio
+from stormrl.skipped_updates import SkippedUpdates
 from stormrl.stop import StopRequest
 
 EVALUATION_SEED = 1_000_000
 DREAM_FPS = 8
 DREAM_WINDOWS = 3
+GROUPS = {"collector", "random", "metrics", "skipped"}
+"""What a checkpoint keeps in tensors beside the learner."""
 SHOWN = (
     "world_model/reconstruction",
     "world_model/reward",
@@ -72,7 +78,8 @@ class Trainer:
         self.collector = Collector(self.env, self.protocol, self.actor, self.replay, config.seed)
         self.world_ratio = UpdateRatio(agent.world_model_ratio)
         self.agent_ratio = UpdateRatio(agent.agent_ratio)
-        self.metrics = MetricSum()
+        self.metrics = MetricSum(self.backend.device)
+        self.skipped = SkippedUpdates(agent, self.backend.device)
         self.step = 0
         self.elapsed_s = 0.0
         self._cut_short: Episode | None = None
@@ -83,13 +90,17 @@ class Trainer:
         return self.world_ratio.updates
 
     def train(self) -> Outcome:
-        """Train to the configured number of steps, or until asked to stop; saves either way."""
+        """Train to the configured number of steps, or until asked to stop; saves either way.
+
+        Raises `Fault`, after saving, if the environment fails or too many updates in a row had to
+        be skipped.
+        """
         tensorboard = TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)
         self.recorder = Recorder(self.run.path, [tensorboard], elapsed_s=self.elapsed_s)
         scores: Sequence[Score] = []
         saved = self.step
         try:
-            with StopRequest() as stop, self.progress:
+            with StopRequest() as stop, self.progress, self._saved_from_faults():
                 self._record_cut_short()
                 while self.step < self.config.steps and not stop.requested:
                     self._advance()
@@ -112,6 +123,7 @@ class Trainer:
             "collector": self.collector.tensors(),
             "random": random_state(),
             "metrics": self.metrics.sums,
+            "skipped": self.skipped.tensors(),
         }
         state = self._state(replay=self.store.append_new(self.replay))
         checkpoint.save(self.run.path, self.step, tensors, asdict(state))
@@ -123,7 +135,10 @@ class Trainer:
         if not checkpoint.steps(self.run.path):
             rewind(self.run.path, {}, 0)
             return
-        saved = checkpoint.load(self.run.path, verify=self._verify)
+        limit = largest_state(self.learner)
+        saved = checkpoint.load(self.run.path, verify=self._verify, limit=limit)
+        for group in GROUPS - saved.tensors.keys():
+            raise UserError(str(saved.path), f"lacks the tensors of {group!r}; start a new run")
         for warning in saved.warnings:
             self.progress.message(warning)
         state = RunState.from_record(saved.state)
@@ -132,9 +147,21 @@ class Trainer:
         self.step, self.elapsed_s = state.step, state.elapsed_s
         self.world_ratio.steps = self.agent_ratio.steps = state.trained_steps
         self.metrics.restore(saved.tensors["metrics"], state.metric_counts)
+        self.skipped.restore(saved.tensors["skipped"])
         rewind(self.run.path, state.histories, self.step)
         self._cut_short = self.collector.restore(saved.tensors["collector"], state)
         restore_random_state(saved.tensors["random"])
+
+    @contextmanager
+    def _saved_from_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except Fault as fault:
+            self.save()
+            details = self.recorder.failure(fault)
+            remedy = f"put that right, then go on with stormrl train --resume {self.run.path}"
+            saved = f"the run is saved at step {self.step}, more is in {details}"
+            raise Fault(fault.field, f"{fault.message}; {saved}; {remedy}") from fault
 
     def _state(self, replay: Manifest) -> RunState:
         return RunState(
@@ -157,7 +184,7 @@ class Trainer:
         if self._cut_short is None:
             return
         lost = self._cut_short
-        self.recorder.episode(self.step, lost.total, lost.length, lost.seed)
+        self.recorder.episode(self.step, lost.total, lost.length, lost.seed, cut_short=True)
         self.progress.message(
             f"step {self.step}: {self.config.env} did not come back to its saved state; the "
             f"episode in flight ({lost.length} steps) is closed as truncated"
@@ -178,15 +205,22 @@ class Trainer:
 
     def _update(self) -> None:
         for _ in range(self.world_ratio.due()):
-            self.metrics.add(self.learner.update_world_model(self.replay), "world_model")
+            self._count("world_model", self.learner.update_world_model(self.replay))
         for _ in range(self.agent_ratio.due()):
-            self.metrics.add(self.learner.update_agent(self.replay), "agent")
+            self._count("agent", self.learner.update_agent(self.replay))
+
+    def _count(self, part: str, metrics: Mapping[str, Tensor]) -> None:
+        self.metrics.add(metrics, part)
+        self.skipped.note(part, self.step, metrics, self.replay.drawn)
 
     def _log(self) -> dict[str, float]:
         """Write the metrics; those worth a look on the progress bar."""
         metrics = self.metrics.read()
         if metrics:
             self.recorder.metrics(self.step, self.updates, metrics)
+        for diagnosis in self.skipped.read(self.replay):
+            self.recorder.diagnosis(self.step, diagnosis.record())
+            diagnosis.check(self.config.max_skipped)
         return {name: metrics[name] for name in SHOWN if name in metrics}
 
     def _evaluation_due(self) -> bool:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils import env_checker
 
+from stormrl.envs.faults import EnvironmentFault
 from stormrl.envs.make import (
     action_meanings,
     action_problem,
@@ -99,6 +100,8 @@ def _api_checks(env: gymnasium.Env) -> list[Check]:
 def _play_checks(env_id: str) -> list[Check]:
     try:
         return [_determinism_check(env_id), _resume_check(env_id), *_random_play_checks(env_id)]
+    except EnvironmentFault as fault:
+        return [Check("random play", False, fault.message)]
     except Exception as error:  # Whatever a foreign environment raises is the finding.
         return [_failure("random play", error)]
 

@@ -8,12 +8,16 @@ games such as Qbert, how far the current frame has been drawn.
 """
 
 import json
+import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from stormrl.envs.faults import EnvironmentFault, blaming
 from stormrl.errors import UserError
 
 Snapshot = dict[str, np.ndarray]
@@ -24,7 +28,8 @@ class Replayable(gymnasium.Wrapper):
     """Gives every episode a seed, told in the reset's `info["episode_seed"]`, and logs its actions.
 
     A reset with a seed uses that one and starts the sequence of seeds that later resets draw from.
-    `same_seed` makes later resets repeat the given seed instead.
+    `same_seed` makes later resets repeat the given seed instead. Whatever goes wrong inside the
+    environment, and a reward that is no number, is raised as `EnvironmentFault`.
     """
 
     def __init__(self, env: gymnasium.Env, same_seed: bool) -> None:
@@ -41,18 +46,24 @@ class Replayable(gymnasium.Wrapper):
         """Starts an episode with `seed`, or with the next one of the sequence."""
         if seed is not None:
             self.seeds = np.random.default_rng(seed)
-        self.episode_seed = self._next_seed() if seed is None else seed
-        self.actions = []
-        obs, info = self.env.reset(seed=self.episode_seed, options=options)
-        self.checksum = zlib.crc32(obs.tobytes())
+        seed = self._next_seed() if seed is None else seed
+        with blaming(_name(self), f"the reset with seed {seed}"):
+            obs, info = self.env.reset(seed=seed, options=options)
+            checksum = zlib.crc32(obs.tobytes())
+        self.episode_seed, self.actions, self.checksum = seed, [], checksum
         return obs, {**info, "episode_seed": self.episode_seed}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Plays `action` and logs it."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        moment = f"step {len(self.actions) + 1} of the episode with seed {self.episode_seed}"
+        with blaming(_name(self), moment):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            outcome = np.array([reward, terminated, truncated], np.float64)
+            shown = obs.tobytes() + outcome.tobytes()
+        if not math.isfinite(outcome[0]):
+            raise EnvironmentFault("env", f"{_name(self)} gave a reward of {reward} in {moment}")
         self.actions.append(int(action))
-        outcome = np.array([reward, terminated, truncated], np.float64)
-        self.checksum = zlib.crc32(obs.tobytes() + outcome.tobytes(), self.checksum)
+        self.checksum = zlib.crc32(shown, self.checksum)
         return obs, reward, terminated, truncated, info
 
     def _next_seed(self) -> int:
@@ -81,18 +92,53 @@ def restore(env: gymnasium.Env, saved: Snapshot) -> bool:
 
     Takes as long as the episode has lasted, without the agent. False means that the environment
     did not repeat itself: it is then in an unknown state, and the caller resets it.
-    Raises UserError when the snapshot was taken from another environment.
+    Raises UserError when the snapshot was taken from another environment, or is none.
     """
     assert isinstance(env, Replayable)
-    header = json.loads(saved["header"].tobytes())
+    header = _header(saved)
     if header["env"] != _name(env):
         remedy = "resume with the environment the run was started with"
         raise UserError("env", f"the saved state is of {header['env']}, not {_name(env)}; {remedy}")
     env.reset(seed=header["episode_seed"])
-    _play(env, saved["actions"])
-    env.seeds.bit_generator.state = header["seeds"]
-    env.action_space.np_random.bit_generator.state = header["action_space"]
+    _play(env, _actions(env, saved))
+    with _usable():
+        env.seeds.bit_generator.state = header["seeds"]
+        env.action_space.np_random.bit_generator.state = header["action_space"]
     return env.checksum == header["checksum"]
+
+
+def _header(saved: Snapshot) -> dict[str, Any]:
+    with _usable():
+        header = json.loads(saved["header"].tobytes())
+        match header:
+            case {"env": str(), "episode_seed": int(seed), "checksum": int()} if seed >= 0:
+                return {"seeds": None, "action_space": None, **header}
+    raise _unusable("its header")
+
+
+def _actions(env: gymnasium.Env, saved: Snapshot) -> np.ndarray:
+    with _usable():
+        actions = saved["actions"]
+        if actions.dtype == np.int64 and actions.ndim == 1 and _all_in(env, actions):
+            return actions
+    raise _unusable("its actions")
+
+
+def _all_in(env: gymnasium.Env, actions: np.ndarray) -> bool:
+    assert isinstance(env.action_space, gymnasium.spaces.Discrete)
+    return bool(((actions >= 0) & (actions < env.action_space.n)).all())
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _unusable(repr(error)[:80]) from error
+
+
+def _unusable(what: str) -> UserError:
+    return UserError("checkpoint", f"holds no usable state of the environment: {what}")
 
 
 def _play(env: gymnasium.Env, actions: np.ndarray) -> None:

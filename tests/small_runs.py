@@ -1,0 +1,112 @@
+"""Whole runs of a few seconds for tests: started, interrupted, killed, compared."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from miniature import shrunk
+from stormrl import checkpoint, runs
+from stormrl.config import RunConfig
+from stormrl.progress import SilentProgress
+from stormrl.replay import Replay
+from stormrl.replay_store import ReplayStore
+from stormrl.run_directory import RunDirectory
+from stormrl.trainer import Trainer
+from stormrl.types import Batch
+
+STEPS = 60
+WARMUP = 16
+
+
+def new_run(path: Path, **fields) -> RunDirectory:
+    """A run of 60 steps, of which replay keeps 40."""
+    agent = shrunk()
+    settings = {
+        "env": "stormrl/Catch-v0",
+        "steps": STEPS,
+        "agent": replace(agent, replay=replace(agent.replay, capacity=40, warmup=WARMUP)),
+        "log_every": 7,
+        "checkpoint_every": 25,
+        "dream_every": 0,
+        "evaluation_episodes": 0,
+        "compile": "off",
+        "device": "cpu",
+    }
+    return RunDirectory.create(path, RunConfig(**(settings | fields)))
+
+
+def opened(path: Path) -> Trainer:
+    """The trainer of a run, where its last checkpoint left it."""
+    trainer = Trainer(RunDirectory.open(path), SilentProgress())
+    trainer.restore()
+    return trainer
+
+
+def before_step(trainer: Trainer, number: int, event: Callable[[], None]) -> None:
+    """Let something happen right before an environment step."""
+    step = trainer.collector.step
+
+    def event_then_step(random: bool):
+        if trainer.step + 1 == number:
+            event()
+        return step(random)
+
+    trainer.collector.step = event_then_step
+
+
+def go_on(path: Path, stop_at: int | None = None) -> Trainer:
+    """Train until the end, or until a SIGTERM during step `stop_at`."""
+    trainer = opened(path)
+    if stop_at is not None:
+        before_step(trainer, stop_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    trainer.train()
+    return trainer
+
+
+def history(run: Path, name: str) -> list[dict]:
+    lines = [json.loads(line) for line in (run / name).read_text().splitlines()]
+    for line in lines:
+        line.pop("wall_s", None)  # The one thing that two runs may differ in.
+    return lines
+
+
+def assert_same_runs(first: Path, second: Path) -> None:
+    """The same histories and, bit for bit, the same last checkpoint: every tensor in it."""
+    for name in ("metrics.jsonl", "episodes.jsonl", "scores.jsonl", "diagnosis.jsonl"):
+        assert history(first, name) == history(second, name)
+    one, other = checkpoint.load(first), checkpoint.load(second)
+    assert one.step == other.step
+    assert one.tensors.keys() == other.tensors.keys()
+    for group, tensors in one.tensors.items():
+        assert tensors.keys() == other.tensors[group].keys()
+        for name, tensor in tensors.items():
+            assert same_bits(tensor, other.tensors[group][name]), (group, name)
+    for steps, others in zip(stored_steps(first), stored_steps(second), strict=True):
+        assert torch.equal(steps, others)
+
+
+def stored_steps(run: Path) -> Batch:
+    """All that replay on disk holds, oldest first."""
+    replay = Replay(RunDirectory.open(run).config.agent.replay.capacity, (64, 64, 3))
+    ReplayStore(run / "replay").restore(replay, checkpoint.load(run).state["replay"])
+    return replay.windows(torch.tensor([0]), len(replay))
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def started(run: Path) -> BaseProcess:
+    """A process that goes on with a run; forked from one that has imported what it takes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stormrl.runs", "torch._dynamo", "torch.utils.tensorboard"])
+    process = context.Process(target=runs.resume, args=(str(run),))
+    process.start()
+    return process
