@@ -103,7 +103,8 @@ def _write_curve(out: Path, env: str, runs: list[RunDirectory], random: tuple) -
             writer.writerows(
                 [run.config.seed, e["step"], e["return"], e["length"]] for e in episodes
             )
-    learning_curve(out / "curve.png", {f"{len(runs)} seeds": seeds}, env, random_return=random)
+    label = "seeds " + ", ".join(str(run.config.seed) for run in runs)
+    learning_curve(out / "curve.png", {label: seeds}, env, random_return=random)
 
 
 if __name__ == "__main__":
