@@ -1,6 +1,8 @@
 """Released weights: what each released tensor means, and the way here and back."""
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from miniature import ACTIONS, CPU, WIDTH, C, K, learner, random_batch, random_latents, softmax
 from stormrl import checkpoint
 from stormrl.agent import Agent
+from stormrl.cli import main
 from stormrl.config import RunConfig
 from stormrl.errors import UserError
 from stormrl.learner import Learner
@@ -249,7 +252,7 @@ def test_an_imported_run_can_be_loaded_and_exported_again(
     agent = Agent.load(imported.path, device="cpu")
     action, _ = agent.act(np.zeros((64, 64, 3), np.uint8))
     assert action in range(3)
-    paths = tmp_path / "world_model.pth", tmp_path / "agent.pth"
+    paths = tmp_path / "new" / "world_model.pth", tmp_path / "new" / "agent.pth"
     export_official(imported.path, *paths)
     for given, back in zip(released, paths, strict=True):
         first, second = read_tensors(given), read_tensors(back)
@@ -288,4 +291,47 @@ def test_an_export_that_cannot_be_written_is_reported(
     imported: RunDirectory, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="cannot be written"):
-        export_official(imported.path, tmp_path / "missing" / "w.pth", tmp_path / "a.pth")
+        export_official(imported.path, Path("/proc/missing/w.pth"), tmp_path / "a.pth")
+
+
+def test_the_commands_import_and_export(
+    released: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "weights"
+    files = [str(path) for path in released]
+    assert main(["import-official", *files, "--env", CATCH, "--out", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "run_dir": str(run),
+        "env": CATCH,
+        "step": 100_000,
+    }
+    assert main(["export-official", str(run), "--out", str(out), "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["files"]
+    assert written == [str(out / "world_model.pth"), str(out / "agent.pth")]
+    for given, back in zip(released, written, strict=True):
+        first, second = read_tensors(given), read_tensors(back)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_command_refuses_foreign_weights_in_one_line(
+    released: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swapped = [str(path) for path in reversed(released)]
+    assert main(["import-official", *swapped, "--env", CATCH, "--out", str(tmp_path / "a")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "lacks 'dist_head.post_head.bias'" in printed.err
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_imported_run_is_evaluated_and_filmed_but_not_trained(
+    imported: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(shutil.copytree(imported.path, tmp_path / "run"))
+    film = ["--episodes", "1", "--horizon", "2", "--out", str(tmp_path / "a.gif")]
+    assert main(["dream", run, "--device", "cpu", *film]) == 0
+    assert main(["eval", run, "--device", "cpu", "--episodes", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["step"] == 100_000
+    assert main(["train", "--resume", run, "--steps", "100001", "--json"]) == 2
+    assert "holds no usable" in capsys.readouterr().err

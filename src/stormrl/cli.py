@@ -15,10 +15,13 @@ from stormrl.errors import UserError
 COMMANDS = {
     "train": "train an agent on a game, or go on with a run",
     "eval": "play whole episodes with a trained agent and write down every score",
+    "record": "keep episodes of a scripted, random or trained policy",
     "dream": "film what the world model expects next to what happens",
     "bench": "time every stage of training on this machine",
     "presets": "list algorithms, sizes and protocols",
     "check-env": "tell whether an environment can be trained on",
+    "import-official": "make a run out of the authors' released weights",
+    "export-official": "write a run's weights for the authors' released code",
     "demo": "train, evaluate and film a small agent within minutes",
 }
 """A command is a line here and `main(args) -> exit code` in the module of its name."""

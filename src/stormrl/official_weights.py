@@ -249,6 +249,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(tensors), buffer)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, buffer.getvalue())
     except OSError as error:
         raise UserError(str(path), f"cannot be written: {reason(error)}") from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,10 @@ class Layout(NamedTuple):
     shape: tuple[int, ...]
 
 
-def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Any dense tensors on any device, views and shared memory included."""
-    return safetensors.torch.save({name: _owned(tensor) for name, tensor in tensors.items()})
+def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Any dense tensors on any device, views and shared memory included; texts for the header."""
+    owned = {name: _owned(tensor) for name, tensor in tensors.items()}
+    return safetensors.torch.save(owned, metadata)
 
 
 def from_bytes(content: bytes, path: Path) -> dict[str, Tensor]:
@@ -40,10 +42,23 @@ def layouts(path: Path) -> dict[str, Layout]:
 
     Raises `UserError` if the file is missing or malformed.
     """
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {n: Layout(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The texts in a file's header. Raises `UserError` if it is missing or malformed."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safetensors.safe_open]:
+    """Only the header is read, and checked against the file's size."""
     try:
         with readable(path), safetensors.safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {n: Layout(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+            yield file
     except safetensors.SafetensorError as error:
         raise UserError(str(path), f"is not a usable safetensors file: {error}") from None
 

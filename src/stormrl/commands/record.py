@@ -1,0 +1,106 @@
+"""`stormrl record`: whole episodes of a scripted, random or trained policy, in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from stormrl.commands.output import (
+    messages,
+    number,
+    print_json,
+    results,
+    say,
+    table,
+    writing,
+)
+from stormrl.errors import UserError
+from stormrl.flags import parse
+
+if TYPE_CHECKING:
+    from stormrl.episodes import Recording
+
+
+@dataclass(frozen=True)
+class Options:
+    """Play whole episodes and keep every step, as a demonstration to train with or as data."""
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+    """Gymnasium id, such as ALE/Freeway-v5 or stormrl/Catch-v0."""
+    out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+    """File to write, such as demo.safetensors."""
+    policy: str = "random"
+    """Who plays: random, noop, constant:ACTION (as in constant:UP), or the directory of a run."""
+    episodes: int = 1
+    """Episodes to play."""
+    protocol: str = "atari100k"
+    """Named rules of play: official, atari100k or machado."""
+    seed: int = 0
+    """Seed of the first episode; the next ones count on."""
+    device: str = "auto"
+    """Where a trained policy computes: auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print nothing but one JSON object on standard output."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Record; returns the exit code."""
+    options = parse(Options, args, "stormrl record")
+    _check(options)
+    # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.episodes import write_recording
+    from stormrl.recording import record
+    from stormrl.runs import find_protocol
+
+    protocol = find_protocol(options.protocol)
+    console = messages()
+    console.quiet = options.json
+    with console.status(f"playing {options.episodes} episodes of {options.env}"):
+        recording = record(
+            options.env, protocol, options.policy, options.episodes, options.seed, options.device
+        )
+    with writing(options.out):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_recording(options.out, recording)
+    if options.json:
+        print_json(_record(options.out, recording))
+    else:
+        _show(options.out, recording)
+    return 0
+
+
+def _check(options: Options) -> None:
+    if options.episodes < 1:
+        raise UserError("episodes", f"is {options.episodes}; give 1 or more")
+    if not 0 <= options.seed < 2**31:
+        raise UserError("seed", f"is {options.seed}; give a number from 0 to below 2**31")
+
+
+def _record(out: Path, recording: Recording) -> dict:
+    returns = [episode.total for episode in recording.episodes]
+    return {
+        "env": recording.env,
+        "protocol": recording.protocol,
+        "policy": recording.policy,
+        "episodes": len(returns),
+        "returns": returns,
+        "lengths": [episode.length for episode in recording.episodes],
+        "mean": sum(returns) / len(returns),
+        "steps": recording.steps,
+        "file": str(out),
+    }
+
+
+def _show(out: Path, recording: Recording) -> None:
+    who = recording.policy, recording.protocol
+    rows = [
+        (*who, str(episode.seed), f"{episode.total:g}", f"{episode.length:,}", episode.end)
+        for episode in recording.episodes
+    ]
+    columns = ("policy", "protocol", *map(number, ("seed", "return", "steps")), "end")
+    results().print(table(recording.env, columns, rows))
+    say(results(), str(out))
