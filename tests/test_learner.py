@@ -62,7 +62,10 @@ def filled_replay() -> Replay:
 def update(model: Learner, batch: Batch, noise: Tensor) -> list[dict[str, Tensor]]:
     """Both updates on the same experience."""
     context = Batch(*(x.repeat(2, *[1] * (x.ndim - 1))[:, :3] for x in batch))
-    return [model.learn_world(batch, noise), model.learn_agent(context, model.imagination_noise())]
+    return [
+        model.learn_world(batch, noise),
+        model.learn_agent(context, model.imagination_noise(context)),
+    ]
 
 
 def test_a_world_model_update_changes_every_part_of_the_world_model_and_no_agent() -> None:
@@ -84,7 +87,7 @@ def test_a_world_model_update_changes_every_part_of_the_world_model_and_no_agent
 def test_an_agent_update_changes_the_agent_and_no_world_model() -> None:
     model, context = learner(), random_batch(4, 3)
     before = snapshot(model)
-    metrics = model.learn_agent(context, model.imagination_noise())
+    metrics = model.learn_agent(context, model.imagination_noise(context))
     moved = changed(before, snapshot(model))
     for name, _ in model.actor_critic.named_parameters():
         assert f"actor_critic.{name}" in moved
@@ -96,7 +99,7 @@ def test_an_agent_update_changes_the_agent_and_no_world_model() -> None:
 def test_the_slow_critic_follows_the_updated_critic() -> None:
     model, context = learner(), random_batch(4, 3)
     before = snapshot(model)
-    model.learn_agent(context, model.imagination_noise())
+    model.learn_agent(context, model.imagination_noise(context))
     after = snapshot(model)
     for name, _ in model.actor_critic.critic.named_parameters():
         slow = before[f"actor_critic.slow_critic.{name}"]
@@ -120,7 +123,7 @@ def test_a_batch_that_is_not_finite_changes_nothing_at_all(part: str, number: fl
 @pytest.mark.parametrize("part", ["reward", "continues", "h"])
 def test_a_trajectory_that_is_not_finite_changes_nothing_at_all(part: str, number: float) -> None:
     model, context = learner(), random_batch(4, 3)
-    trajectory = model.imagination(context, model.imagination_noise())
+    trajectory = model.imagination(context, model.imagination_noise(context))
     model.learn_policy(trajectory)
     before = snapshot(model)
     getattr(trajectory, part)[2, 1] = number
@@ -280,8 +283,8 @@ def test_averages_are_what_a_skipped_update_has_to_put_back() -> None:
 
 def test_noise_has_the_shapes_that_the_updates_ask_for() -> None:
     model, config = learner(), shrunk()
-    noise = model.imagination_noise()
-    rollouts, k = config.imagination.batch_size, config.world_model.latent.categoricals
+    rollouts, k = 5, config.world_model.latent.categoricals
+    noise = model.imagination_noise(random_batch(rollouts, config.imagination.context))
     assert noise.posterior.shape == (rollouts, config.imagination.context, k)
     assert noise.prior.shape == (rollouts, config.imagination.horizon + 1, k)
     assert noise.action.shape == (rollouts, config.imagination.horizon)

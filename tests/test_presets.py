@@ -116,7 +116,7 @@ def test_every_preset_and_ablation_trains_and_is_read_back(
     context = random_batch(4, 3, resets=((1, 1),))
     for _ in range(2):
         metrics = model.learn_world(batch, posterior_noise(batch))
-        agent_metrics = model.learn_agent(context, model.imagination_noise())
+        agent_metrics = model.learn_agent(context, model.imagination_noise(context))
         for part in (metrics, agent_metrics):
             assert all(value.isfinite() for value in part.values())
             assert float(part["skipped"]) == 0

@@ -103,7 +103,7 @@ class _Workbench:
         )
         imagination = agent.imagination
         self.context = self.replay.sample(imagination.batch_size, imagination.context)
-        self.noise = self.learner.imagination_noise()
+        self.noise = self.learner.imagination_noise(self.context)
         self.started = self._encode()
         with backend.autocast():
             self.trajectory = self.learner.imagination(self.context, self.noise)

@@ -285,6 +285,23 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
+class DemonstrationConfig:
+    """Episodes of somebody else, mixed into every batch beside the agent's own experience."""
+
+    path: str = ""
+    """File of episodes, as `stormrl record` writes them; without one, nothing is mixed in."""
+    world_model_windows: int = 4
+    """Windows of the demonstration in a world-model batch, on top of world_model.batch_size."""
+    imagination_windows: int = 256
+    """Imagined trajectories that start in the demonstration, on top of imagination.batch_size."""
+
+    def __post_init__(self) -> None:
+        for name in ("world_model_windows", "imagination_windows"):
+            value = getattr(self, name)
+            _require(value >= 0, f"demonstration.{name}", f"is {value}; give 0 or more")
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """The algorithm: everything that decides what is learned."""
 
@@ -298,6 +315,8 @@ class AgentConfig:
     """Acting in the environment."""
     replay: ReplayConfig = ReplayConfig()
     """Replay."""
+    demonstration: DemonstrationConfig = DemonstrationConfig()
+    """Demonstration."""
     world_model_ratio: float = 1.0
     """World-model updates for each environment step; below one, an update every few steps."""
     agent_ratio: float = 1.0

@@ -15,7 +15,7 @@ from stormrl.agent_state import agent_state
 from stormrl.config import AgentConfig, OptimizerConfig
 from stormrl.device import Backend
 from stormrl.imagination import Imagination, Noise
-from stormrl.replay import Replay
+from stormrl.replay import Replay, joined
 from stormrl.types import Batch, Trajectory
 from stormrl.world_model import WorldModel
 
@@ -44,17 +44,23 @@ class Learner:
         self._world_loss = backend.compile(self.world_model.loss)
         self._agent_loss = backend.compile(self.actor_critic.loss)
 
-    def update_world_model(self, replay: Replay) -> Metrics:
-        """One optimizer step of the world model on a batch from replay."""
+    def update_world_model(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
+        """One optimizer step of the world model on a batch from replay and demonstration."""
         config = self.config.world_model
         batch = replay.sample(config.batch_size, config.batch_length)
+        if demonstration is not None:
+            windows = self.config.demonstration.world_model_windows
+            batch = joined(batch, demonstration.sample(windows, config.batch_length))
         return self.learn_world(batch, self.posterior_noise(batch))
 
-    def update_agent(self, replay: Replay) -> Metrics:
-        """Imagine from contexts in replay, then one optimizer step of actor and critic."""
+    def update_agent(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
+        """Imagine from contexts in replay and demonstration, then a step of actor and critic."""
         config = self.config.imagination
         context = replay.sample(config.batch_size, config.context)
-        return self.learn_agent(context, self.imagination_noise())
+        if demonstration is not None:
+            windows = self.config.demonstration.imagination_windows
+            context = joined(context, demonstration.sample(windows, config.context))
+        return self.learn_agent(context, self.imagination_noise(context))
 
     def learn_world(self, batch: Batch, uniform: Float[Tensor, "B T K"]) -> Metrics:
         """World-model step on a given batch and noise."""
@@ -93,11 +99,11 @@ class Learner:
         k = self.config.world_model.latent.categoricals
         return torch.rand(*batch.action.shape, k, device=self.backend.device)
 
-    def imagination_noise(self) -> Noise:
-        """Fresh noise for one set of rollouts."""
-        config = self.config.imagination
+    def imagination_noise(self, context: Batch) -> Noise:
+        """Fresh noise for the rollouts from these contexts."""
         k = self.config.world_model.latent.categoricals
-        return Noise.draw(config.batch_size, config, k, self.backend.device)
+        rollouts = len(context.action)
+        return Noise.draw(rollouts, self.config.imagination, k, self.backend.device)
 
 
 class _Statistics:

@@ -78,6 +78,10 @@ def tiny(config: AgentConfig) -> AgentConfig:
     )
 
 
+DEMONSTRATED = 4
+"""Windows of the agent's own experience for each one of a demonstration, as in the paper."""
+
+
 class Scale(NamedTuple):
     """What a size decides: widths, batches, and the rates and exploration that go with them.
 
@@ -112,6 +116,11 @@ def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
             batch_length=scale.window_length,
         ),
         imagination=replace(config.imagination, batch_size=scale.rollouts),
+        demonstration=replace(
+            config.demonstration,
+            world_model_windows=scale.windows // DEMONSTRATED,
+            imagination_windows=scale.rollouts // DEMONSTRATED,
+        ),
         actor_critic=replace(
             actor_critic,
             head=HeadConfig(width=width),

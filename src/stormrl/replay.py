@@ -109,3 +109,11 @@ class Replay:
             continues=self.continues[index],
             is_first=self.is_first[index],
         )
+
+
+def joined(first: Batch, second: Batch) -> Batch:
+    """The windows of both, one after the other."""
+    # Joined where they lie channels-last, and seen as before.
+    images = torch.cat([batch.obs.permute(0, 1, 3, 4, 2) for batch in (first, second)])
+    others = (torch.cat(pair) for pair in zip(first[1:], second[1:], strict=True))
+    return Batch(images.permute(0, 1, 4, 2, 3), *others)

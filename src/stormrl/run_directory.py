@@ -14,11 +14,12 @@ from typing import Any
 from stormrl.config import RunConfig, to_dict
 from stormrl.config_io import config_from_dict
 from stormrl.errors import UserError
-from stormrl.files import partial, read_json, readable, reason, replace
+from stormrl.files import Seal, partial, read_json, readable, reason, replace
 from stormrl.provenance import provenance
 
 CONFIG = "config.json"
 LOCK = ".lock"
+DEMONSTRATION = "demonstration.safetensors"
 
 FORMAT = 1
 """Version of the directory's layout and files; a change that older code cannot read raises it."""
@@ -33,22 +34,29 @@ class RunDirectory:
 
     path: Path
     config: RunConfig
+    demonstration: Seal | None = None
+    """Size and checksum of the run's copy of its demonstration; None for a run without one."""
 
     @classmethod
     def create(cls, path: str | Path, config: RunConfig) -> RunDirectory:
-        """Make the directory of a new run.
+        """Make the directory of a new run, with a copy of its demonstration.
 
         Raises `UserError` if it is already in use or cannot be written.
         """
         path = _path(path)
+        demonstration = _demonstration(config)
+        seal = None if demonstration is None else Seal.of(demonstration)
         with _creatable(path):
             path.mkdir(parents=True, exist_ok=True)
             _refuse_used(path)  # Before the lock, which would leave a file in a foreign folder.
             with _locked(path):
                 _refuse_used(path)
                 record = {"format": FORMAT, "config": to_dict(config), **provenance()}
+                if demonstration is not None and seal is not None:
+                    replace(path / DEMONSTRATION, demonstration)
+                    record["demonstration"] = seal._asdict()
                 replace(path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
-        return cls(path, config)
+        return cls(path, config, seal)
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
@@ -67,7 +75,8 @@ class RunDirectory:
             raise UserError("run_dir", f"{path} {problem}; give the directory of a stormrl run")
         _refuse_ways_out(path)
         record = _migrated(read_json(path / CONFIG), path / CONFIG)
-        return cls(path, config_from_dict(record.get("config")))
+        config = config_from_dict(record.get("config"))
+        return cls(path, config, _recorded_seal(record, config, path / CONFIG))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -114,10 +123,31 @@ def _path(path: str | Path) -> Path:
 
 def _refuse_used(path: Path) -> None:
     # What the making of a directory may leave behind where it is cut short.
-    harmless = {LOCK, partial(path / CONFIG).name}
+    harmless = {LOCK, DEMONSTRATION}
+    harmless |= {partial(path / name).name for name in (CONFIG, DEMONSTRATION)}
     if any(entry.name not in harmless for entry in path.iterdir()):
         remedy = f"give another name, or go on with it: stormrl train --resume {path}"
         raise UserError("run_dir", f"{path} exists and is not empty; {remedy}")
+
+
+def _demonstration(config: RunConfig) -> bytes | None:
+    """Content of the file that the config names."""
+    path = config.agent.demonstration.path
+    if not path:
+        return None
+    with readable(Path(path)):
+        return Path(path).read_bytes()
+
+
+def _recorded_seal(record: dict[str, Any], config: RunConfig, path: Path) -> Seal | None:
+    """By which the run's copy of its demonstration is known; one is there if the config says so."""
+    if not config.agent.demonstration.path:
+        return None
+    try:
+        return Seal.parse(record.get("demonstration"))
+    except ValueError:
+        problem = "does not hold size and checksum of the run's demonstration"
+        raise UserError(str(path), f"{problem}; give the directory of a stormrl run") from None
 
 
 def _refuse_ways_out(path: Path) -> None:

@@ -16,6 +16,7 @@ from stormrl import checkpoint
 from stormrl.agent import Agent
 from stormrl.config import RunConfig, to_dict
 from stormrl.config_io import config_from_dict
+from stormrl.demonstration import check_demonstration
 from stormrl.device import choose_device
 from stormrl.envs import PROTOCOLS, Protocol, game_sizes, make_env
 from stormrl.envs.atari import is_atari
@@ -43,6 +44,7 @@ def train(
     written, if the run cannot be: unknown game or protocol, device not there, directory in use.
     """
     check(config)
+    check_demonstration(config.agent, config.env, config.protocol)
     return _train(RunDirectory.create(run_dir, config), progress, started)
 
 
@@ -151,4 +153,4 @@ def _extended(run: RunDirectory, steps: int) -> RunDirectory:
     record = read_json(run.path / CONFIG) | {"config": to_dict(config)}
     with run.lock():
         replace(run.path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
-    return RunDirectory(run.path, config)
+    return dataclasses.replace(run, config=config)

@@ -13,6 +13,7 @@ from torch import Tensor
 from stormrl import checkpoint
 from stormrl.allocator import keep_freed_memory
 from stormrl.collector import Collector, Episode
+from stormrl.demonstration import load_demonstration
 from stormrl.device import choose_backend
 from stormrl.dream import dream_rows
 from stormrl.envs import PROTOCOLS, game_sizes, make_env
@@ -73,6 +74,7 @@ class Trainer:
         self.learner = Learner(agent, actions, self.backend)
         capacity = min(agent.replay.capacity, config.steps)
         self.replay = Replay(capacity, image_shape, self.backend.device)
+        self.demonstration = load_demonstration(run, self.backend.device)
         self.store = ReplayStore(run.path / "replay")
         self.actor = self.learner.actor()
         self.collector = Collector(self.env, self.protocol, self.actor, self.replay, config.seed)
@@ -204,10 +206,11 @@ class Trainer:
         self.progress.update(self.step, self.updates, shown, total)
 
     def _update(self) -> None:
+        sources = self.replay, self.demonstration
         for _ in range(self.world_ratio.due()):
-            self._count("world_model", self.learner.update_world_model(self.replay))
+            self._count("world_model", self.learner.update_world_model(*sources))
         for _ in range(self.agent_ratio.due()):
-            self._count("agent", self.learner.update_agent(self.replay))
+            self._count("agent", self.learner.update_agent(*sources))
 
     def _count(self, part: str, metrics: Mapping[str, Tensor]) -> None:
         self.metrics.add(metrics, part)

@@ -34,6 +34,7 @@ def say_start(trainer: Trainer) -> None:
             "environment": f"{config.env}, protocol {config.protocol}",
             "length": f"{length_text(config)}, seed {config.seed}",
             "algorithm": f"preset {config.preset}, size {config.size}",
+            **_demonstration_fact(trainer),
             **_parameter_facts(trainer),
             "backend": _backend_text(trainer),
             "watch": f"tensorboard --logdir {path / 'tensorboard'}",
@@ -87,6 +88,19 @@ def _record(run_dir: Path, config: RunConfig, outcome: Outcome) -> dict[str, Any
     if outcome.scores:
         record |= summary(config.env, config.protocol, outcome.step, outcome.scores)
     return record
+
+
+def _demonstration_fact(trainer: Trainer) -> dict[str, str]:
+    if trainer.demonstration is None:
+        return {}
+    agent = trainer.config.agent
+    windows = agent.demonstration.world_model_windows
+    rollouts = agent.demonstration.imagination_windows
+    shares = (
+        f"{windows} of {windows + agent.world_model.batch_size:,} windows, "
+        f"{rollouts:,} of {rollouts + agent.imagination.batch_size:,} imagined trajectories"
+    )
+    return {"demonstration": f"{len(trainer.demonstration):,} steps: {shares}"}
 
 
 def _parameter_facts(trainer: Trainer) -> dict[str, str]:
