@@ -81,9 +81,11 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write what is left to the event file."""
-        with self._writable():
-            self._writer.close()
-        threading.excepthook = self._hook
+        try:
+            with self._writable():
+                self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
     def _writable(self) -> AbstractContextManager[None]:
         return writable(f"to {self._directory}", self._directory.parent)

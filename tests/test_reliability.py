@@ -1,0 +1,339 @@
+"""What goes wrong while a run goes on: it is saved first, and says in one line what it was."""
+
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import av
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from faults import no_space
+from small_runs import (
+    STEPS,
+    assert_same_runs,
+    before_step,
+    go_on,
+    history,
+    new_run,
+    opened,
+    same_bits,
+)
+from stormrl import checkpoint, media
+from stormrl.cli import main
+from stormrl.envs import Catch
+from stormrl.errors import Fault, UserError
+from stormrl.jsonlines import JsonLines
+from stormrl.learner_state import learner_tensors
+from stormrl.skipped_updates import SkippedUpdates
+from stormrl.trainer import Trainer
+
+SECOND = int(np.random.default_rng(0).integers(2**31))
+"""Seed of the second episode of a run with seed 0."""
+
+
+class Fragile(Catch):
+    """Catch that does `mischief` in its step or reset number `at`, counted over all episodes."""
+
+    mischief = ""
+    at = 0
+    calls = 0
+
+    def reset(self, **kwargs: Any) -> Any:
+        type(self).calls += self.mischief == "reset"
+        if self.mischief == "reset" and self.calls == self.at:
+            raise OSError("the ROM is gone")
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *rest = super().step(action)
+        type(self).calls += self.mischief != "reset"
+        if self.calls == self.at:
+            match self.mischief:
+                case "step":
+                    raise ValueError("no such\ncell")
+                case "reward":
+                    reward = math.nan
+        return obs, reward, *rest
+
+
+class Moody(Catch):
+    """Not even reset(seed) makes it repeat itself."""
+
+    def _start_fall(self) -> None:
+        super()._start_fall()
+        self.ball_column = int(np.random.default_rng().integers(8))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered() -> Any:
+    for env in (Fragile, Moody):
+        gymnasium.register(f"test/{env.__name__}-v0", env)
+    yield
+    for env in (Fragile, Moody):
+        gymnasium.registry.pop(f"test/{env.__name__}-v0")
+
+
+def fragile_run(path: Path, monkeypatch: pytest.MonkeyPatch, mischief: str, at: int) -> None:
+    new_run(path, env="test/Fragile-v0")
+    for name, value in {"mischief": mischief, "at": at, "calls": 0}.items():
+        monkeypatch.setattr(Fragile, name, value)
+
+
+@pytest.mark.parametrize(
+    ("mischief", "at", "saved_at", "said"),
+    [
+        ("step", 30, 29, "raised in step 30 of the episode with seed 0: ValueError: no such cell"),
+        ("reward", 30, 29, "gave a reward of nan in step 30 of the episode with seed 0"),
+        ("reset", 2, 39, f"raised in the reset with seed {SECOND}: OSError: the ROM is gone"),
+    ],
+)
+def test_a_run_is_saved_before_the_environment_is_blamed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mischief: str,
+    at: int,
+    saved_at: int,
+    said: str,
+) -> None:
+    fragile_run(tmp_path / "run", monkeypatch, mischief, at)
+    with pytest.raises(Fault) as fault:
+        go_on(tmp_path / "run")
+    assert fault.value.field == "env"
+    assert fault.value.message == (
+        f"test/Fragile-v0 {said}; the run is saved at step {saved_at}, more is in "
+        f"{tmp_path}/run/failure.txt; put that right, then go on with stormrl train --resume "
+        f"{tmp_path}/run"
+    )
+    assert "test_reliability.py" in (tmp_path / "run/failure.txt").read_text() or (
+        mischief == "reward"
+    )
+    monkeypatch.setattr(Fragile, "mischief", "")
+    trainer = go_on(tmp_path / "run")
+    assert trainer.step == trainer.replay.added == STEPS
+    episodes = history(tmp_path / "run", "episodes.jsonl")
+    assert [(e["step"], e["length"]) for e in episodes] == [(39, 39)]
+    assert trainer.replay.is_first.nonzero().flatten().tolist() == [39]
+
+
+def test_a_failing_environment_is_one_line_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fragile_run(tmp_path / "run", monkeypatch, "step", 5)
+    assert main(["train", "--resume", str(tmp_path / "run"), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("stormrl: env: test/Fragile-v0 raised in step 5 ")
+    assert printed.err.count("\n") == 1
+
+
+def test_an_environment_that_does_not_come_back_closes_its_episode(tmp_path: Path) -> None:
+    new_run(tmp_path / "run", env="test/Moody-v0", steps=70)
+    said = []
+    go_on(tmp_path / "run", stop_at=30)
+    trainer = opened(tmp_path / "run")
+    trainer.progress.message = said.append  # type: ignore[method-assign]
+    trainer.train()
+    first, second = history(tmp_path / "run", "episodes.jsonl")
+    assert (first["step"], first["length"], first["cut_short"]) == (30, 30, True)
+    assert (second["step"], second["length"]) == (69, 39)
+    assert "cut_short" not in second
+    newest = trainer.replay.windows(torch.tensor([0]), 40)  # from step 30 on
+    assert newest.is_first[0].nonzero().flatten().tolist() == [0, 39]
+    assert checkpoint.load(tmp_path / "run").warnings == ()
+    assert said[0].startswith("step 30: test/Moody-v0 did not come back to its saved state")
+
+
+def parameters(trainer: Trainer, part: str) -> dict[str, Tensor]:
+    """Everything that an update of a part may change, copied."""
+    return {
+        f"{group}.{name}": tensor.detach().clone()
+        for group, tensors in learner_tensors(trainer.learner).items()
+        for name, tensor in tensors.items()
+        if group in {"world": ("world_model", "world_optimizer")}.get(part, ("actor_critic",))
+    }
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_are_diagnosed(tmp_path: Path) -> None:
+    new_run(tmp_path / "run", max_skipped=5)
+    trainer = opened(tmp_path / "run")
+    before = {}
+
+    def damage() -> None:
+        before.update(parameters(trainer, "world"))
+        trainer.replay.reward[:] = math.nan
+
+    before_step(trainer, 30, damage)
+    said = "^max_skipped: 6 updates of the world_model in a row met .*, at step [0-9]+; the run is"
+    with pytest.raises(Fault, match=said):
+        trainer.train()
+    after = parameters(trainer, "world")
+    assert all(same_bits(before[name], after[name]) for name in before)
+    assert checkpoint.load(tmp_path / "run").step == 35
+    (line,) = history(tmp_path / "run", "diagnosis.jsonl")
+    assert line["written_at_step"] == line["step"] == 35
+    assert (line["part"], line["skipped"], line["longest"]) == ("world_model", 6, 6)
+    assert line["metrics"]["gradient_norm"] == line["metrics"]["reward"] == "nan"
+    steps = {first + offset for first in line["windows"] for offset in range(line["length"])}
+    assert line["damaged"] == {
+        "reward": sorted(step for step in steps if step < 29),
+        "continues": [],
+    }
+
+
+def test_gradients_that_are_not_finite_are_skipped_and_diagnosed(tmp_path: Path) -> None:
+    """Three in a row stop no run that bears ten; a stop in between changes nothing of it."""
+    for name, stop_at in (("whole", None), ("cut", 30)):
+        new_run(tmp_path / name)
+        trainer = opened(tmp_path / name)
+        overflow_after(trainer, 28)
+        if stop_at is not None:
+            before_step(trainer, stop_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        trainer.train()
+        if stop_at is not None:
+            trainer = opened(tmp_path / name)
+            overflow_after(trainer, 28)
+            trainer.train()
+    (line,) = history(tmp_path / "whole", "diagnosis.jsonl")
+    assert (line["part"], line["skipped"], line["longest"], line["step"]) == ("agent", 3, 3, 31)
+    assert line["metrics"]["gradient_norm"] == "inf"
+    assert line["damaged"] == {"reward": [], "continues": []}
+    metrics = {each["step"]: each for each in history(tmp_path / "whole", "metrics.jsonl")}
+    assert metrics[35]["agent/skipped"] == pytest.approx(3 / 7, rel=1e-5)
+    assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def overflow_after(trainer: Trainer, step: int) -> None:
+    """In the three steps that follow, a gradient of the actor overflows."""
+    parameter = next(iter(trainer.learner.actor_critic.parameters()))
+
+    def hook(gradient: Tensor) -> Tensor:
+        return gradient + math.inf if step < trainer.step <= step + 3 else gradient
+
+    parameter.register_hook(hook)
+
+
+def test_counting_skipped_updates_never_asks_the_device(tmp_path: Path) -> None:
+    agent = new_run(tmp_path / "run").config.agent
+    with FakeTensorMode():  # Its tensors hold no numbers: whoever looks at one fails.
+        skipped = SkippedUpdates(agent, torch.device("cpu"))
+        metrics = {"skipped": torch.ones(()), "loss": torch.zeros(())}
+        for step in range(3):
+            skipped.note("world_model", step, metrics, torch.zeros(2, dtype=torch.int64))
+        with pytest.raises(DataDependentOutputException):
+            bool(metrics["skipped"])
+
+
+class Full:
+    """Stands before a file on a disk that has no space left."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: bytes) -> int:
+        raise no_space()
+
+
+def fill_metrics(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: JsonLines = trainer.recorder._metrics
+    monkeypatch.setattr(lines, "_file", Full(lines._file))
+
+
+def fill_tensorboard(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer: Any = trainer.recorder._sinks[0]
+    records = writer._writer.file_writer.event_writer._async_writer._writer._writer
+    monkeypatch.setattr(records, "write", Full(None).write)
+    monkeypatch.setattr(records, "flush", lambda: Full(None).write(b""))
+
+
+def fill_videos(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise av.error.OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(media.av, "open", refuse)
+
+
+@pytest.mark.parametrize("fill", [fill_metrics, fill_tensorboard, fill_videos])
+def test_a_full_disk_ends_the_run_and_leaves_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: Any
+) -> None:
+    hook = threading.excepthook
+    new_run(tmp_path / "run", dream_every=40, log_every=1)
+    trainer = opened(tmp_path / "run")
+    before_step(trainer, 30, lambda: fill(trainer, monkeypatch))
+    with pytest.raises(UserError, match=r"^run_dir: cannot write to .*: No space left") as error:
+        trainer.train()
+    assert error.value.message.endswith(f"free space, then go on with {resume(tmp_path / 'run')}")
+    assert threading.excepthook is hook
+    monkeypatch.undo()
+    new_run(tmp_path / "whole", log_every=1)
+    go_on(tmp_path / "run")
+    go_on(tmp_path / "whole")
+    assert_same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def resume(run: Path) -> str:
+    return f"stormrl train --resume {run}"
+
+
+SLOW_SAVE = """
+import sys, time
+from stormrl import checkpoint, runs, tensor_files
+
+to_bytes = tensor_files.to_bytes
+
+def slow(*args):
+    if checkpoint.steps(sys.argv[1]):
+        print("saving", flush=True)
+        time.sleep(30)
+    return to_bytes(*args)
+
+tensor_files.to_bytes = slow
+runs.resume(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once_and_harms_no_checkpoint(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    new_run(tmp_path / "run")
+    command = [sys.executable, "-c", SLOW_SAVE, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "saving\n"
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)  # The first one is only a request.
+        process.send_signal(number)
+        assert process.wait(5) == 128 + number
+    assert checkpoint.load(tmp_path / "run").warnings == ()
+    assert checkpoint.load(tmp_path / "run").step == 25
+    assert go_on(tmp_path / "run").step == STEPS
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
+    new_run(tmp_path / "run")
+    command = [sys.executable, "-c", SLOW_SAVE, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "saving\n"
+        second = [sys.executable, "-m", "stormrl", "train", "--resume", str(tmp_path / "run")]
+        done = subprocess.run(second, capture_output=True, text=True, timeout=60)
+        first.kill()
+    said = f"stormrl: run_dir: {tmp_path}/run is in use by process {first.pid}; wait for its end"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{said} or stop it\n"
