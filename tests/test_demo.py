@@ -12,7 +12,7 @@ from stormrl.media import read_video
 from stormrl.progress import SilentProgress
 
 # So few steps that all of them are warm-up: no agent is better than chance after that.
-CATCH = Plan("stormrl/Catch-v0", steps=85, minutes=5, episodes=4)
+CATCH = Plan("stormrl/Catch-v0", steps=85, minutes=5, episodes=4, entropy=3e-2, ratio=1.0)
 
 
 def comparison(random: list[float], trained: list[float]) -> Comparison:

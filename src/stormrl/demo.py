@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -40,14 +41,19 @@ class Plan(NamedTuple):
     """Training time at most."""
     episodes: int
     """Episodes by which random and trained agent are compared."""
+    entropy: float
+    """Weight of the policy's entropy."""
+    ratio: float
+    """Updates for each environment step."""
     size: str = "tiny"
     preset: str = "paper"
     protocol: str = "atari100k"
     seed: int = 0
 
 
-DEMO = Plan("ALE/Boxing-v5", steps=6_000, minutes=7, episodes=20)
-TOY = Plan("stormrl/Catch-v0", steps=3_500, minutes=4, episodes=20)
+DEMO = Plan("ALE/Centipede-v5", steps=8_000, minutes=7, episodes=20, entropy=3e-3, ratio=0.25)
+"""A game in which much is hit from the start: within minutes there is something to learn from."""
+TOY = Plan("stormrl/Catch-v0", steps=3_200, minutes=5, episodes=20, entropy=3e-2, ratio=1.0)
 """Learned by every seed: for when the Atari game is not in so short a time."""
 
 
@@ -197,6 +203,13 @@ def verdict(comparison: Comparison) -> str:
 
 
 def _config(plan: Plan) -> RunConfig:
+    agent = agent_config(plan.preset, plan.size)
+    agent = replace(
+        agent,
+        actor_critic=replace(agent.actor_critic, entropy=plan.entropy),
+        world_model_ratio=plan.ratio,
+        agent_ratio=plan.ratio,
+    )
     return RunConfig(
         env=plan.env,
         protocol=plan.protocol,
@@ -205,7 +218,7 @@ def _config(plan: Plan) -> RunConfig:
         preset=plan.preset,
         size=plan.size,
         evaluation_episodes=0,
-        agent=agent_config(plan.preset, plan.size),
+        agent=agent,
     )
 
 
