@@ -303,6 +303,20 @@ def test_a_file_of_another_size_is_not_even_read(run: Path, name: str) -> None:
         checkpoint.load(run, 200)
 
 
+def test_a_checkpoint_beyond_the_limit_takes_no_memory(run: Path) -> None:
+    folder = run / "checkpoints/000000200"
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.name != "checksums.json")
+    assert checkpoint.load(run, 200, limit=size).step == 200
+    with pytest.raises(UserError, match="is far too large to be a checkpoint of this run's model"):
+        checkpoint.load(run, 200, limit=size - 1)
+    listed = json.loads((folder / "checksums.json").read_text())
+    listed["a.safetensors"]["bytes"] = 2**45
+    (folder / "checksums.json").write_text(json.dumps(listed))
+    os.truncate(folder / "a.safetensors", 2**40)
+    with pytest.raises(UserError, match="far too large"):
+        checkpoint.load(run, 200, limit=2**30)
+
+
 def test_a_header_that_promises_more_than_the_file_holds_is_refused(run: Path) -> None:
     header = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}})
     content = len(header).to_bytes(8, "little") + header.encode()

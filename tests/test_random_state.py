@@ -51,6 +51,7 @@ def test_a_malformed_state_is_refused() -> None:
         good | {"numpy": good["numpy"][:-1]},
         good | {"numpy": -good["numpy"]},
         good | {"numpy": torch.tensor(1)},
+        good | {"numpy": torch.tensor([0, 0])},
         good | {"numpy": reads_beyond_its_end},
         good | {"python": good["python"][1:]},
         good | {"python": good["python"] + 2**40},

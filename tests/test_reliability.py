@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import av
+import av.error
 import gymnasium
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ class Moody(Catch):
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> Any:
     for env in (Fragile, Moody):
-        gymnasium.register(f"test/{env.__name__}-v0", env)
+        gymnasium.register(f"test/{env.__name__}-v0", f"{__name__}:{env.__name__}")
     yield
     for env in (Fragile, Moody):
         gymnasium.registry.pop(f"test/{env.__name__}-v0")

@@ -166,6 +166,19 @@ def test_a_damaged_config_is_said(tmp_path: Path) -> None:
                 RunDirectory.open(tmp_path)
 
 
+def test_a_link_out_of_the_run_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", CONFIG)
+    (tmp_path / "precious").write_text("all I have")
+    (run.path / "videos").mkdir()
+    (run.path / "scores.jsonl").symlink_to("metrics.jsonl")
+    RunDirectory.open(run.path)
+    for name, target in (("metrics.jsonl", "../precious"), ("videos/old", tmp_path)):
+        (run.path / name).symlink_to(target)
+        with pytest.raises(UserError, match=f"run/{name}: is a link out of the run"):
+            RunDirectory.open(run.path)
+        (run.path / name).unlink()
+
+
 def test_a_missing_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^run_dir: .*/none does not exist"):
         RunDirectory.open(tmp_path / "none")

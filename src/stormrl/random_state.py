@@ -11,6 +11,9 @@ from torch import Tensor
 
 from stormrl.errors import UserError
 
+WORDS = 624
+"""Length of the Mersenne Twister's state."""
+
 
 def seed_all(seed: int) -> None:
     """Start every random stream of the process from `seed`."""
@@ -60,8 +63,9 @@ def _numpy_state() -> dict[str, Tensor]:
 def _restore_numpy(state: Mapping[str, Tensor]) -> None:
     *key, position, has_gauss = state["numpy"].tolist()
     words = np.array(key, dtype=np.uint32)
-    if not 0 <= position <= len(words):  # NumPy itself would read beyond the end.
-        raise ValueError(f"NumPy's position is {position}")
+    # NumPy itself would read beyond the end.
+    if len(words) != WORDS or not 0 <= position <= WORDS:
+        raise ValueError(f"NumPy's position is {position} of {len(words)}")
     gauss = state["numpy_gauss"].item()
     np.random.set_state(("MT19937", words, position, has_gauss, gauss))  # noqa: NPY002
 

@@ -1,0 +1,106 @@
+"""Memory of a long run, and what checkpoints of a full replay cost.
+
+    python benchmarks/memory.py --steps 100000
+
+A miniature agent with few updates plays on after its replay is full. Prints one JSON object.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from miniature import shrunk  # pyright: ignore[reportMissingImports]
+from stormrl.config import RunConfig
+from stormrl.progress import SilentProgress
+from stormrl.run_directory import RunDirectory
+from stormrl.trainer import Trainer
+
+MIB = 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--capacity", type=int, default=20_000)
+    parser.add_argument("--ratio", type=float, default=0.02)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(Path(folder) / "run", options)))
+    return 0
+
+
+def measure(path: Path, options: argparse.Namespace) -> dict:
+    trainer = Trainer(RunDirectory.create(path, config(options)), SilentProgress())
+    samples: list[tuple[int, int]] = []
+    saves: list[tuple[int, float]] = []
+    again: list[float] = []
+    save, advance = trainer.save, trainer._advance
+
+    def timed_save() -> None:
+        saves.append((trainer.step, seconds_of(save)))
+        # The same again: all steps are on the disk now, so this is the cost beyond what is new.
+        again.append(seconds_of(save))
+
+    def sampled_advance() -> None:
+        advance()
+        if trainer.step % 1000 == 0:
+            samples.append((trainer.step, resident_bytes()))
+
+    trainer.save, trainer._advance = timed_save, sampled_advance
+    trainer.train()
+    # Twice the capacity: by then the first chunks of replay have been deleted as well.
+    full = [rss for step, rss in samples if step >= 2 * options.capacity]
+    seconds = sorted(taken for step, taken in saves if step > options.capacity)
+    return {
+        "steps": options.steps,
+        "capacity": options.capacity,
+        "replay_mib": trainer.replay.obs.nbytes / MIB,
+        "rss_when_full_mib": full[0] / MIB,
+        "growth_mib": (full[-1] - full[0]) / MIB,
+        "largest_growth_mib": (max(full) - full[0]) / MIB,
+        "checkpoint_every": trainer.config.checkpoint_every,
+        "checkpoint_median_s": seconds[len(seconds) // 2],
+        "checkpoint_worst_s": seconds[-1],
+        "checkpoint_beyond_new_worst_s": max(again),
+    }
+
+
+def seconds_of(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def config(options: argparse.Namespace) -> RunConfig:
+    agent = shrunk()
+    agent = replace(
+        agent,
+        replay=replace(agent.replay, capacity=options.capacity, warmup=1024),
+        world_model_ratio=options.ratio,
+        agent_ratio=options.ratio,
+    )
+    return RunConfig(
+        env="stormrl/Catch-v0",
+        steps=options.steps,
+        agent=agent,
+        device="cpu",
+        compile="off",
+        evaluation_episodes=0,
+        dream_every=0,
+    )
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
