@@ -7,7 +7,7 @@ A miniature agent with few updates plays on after its replay is full. Prints one
 
 import argparse
 import json
-import os
+import resource
 import sys
 import tempfile
 import time
@@ -39,7 +39,9 @@ def main() -> int:
 
 def measure(path: Path, options: argparse.Namespace) -> dict:
     trainer = Trainer(RunDirectory.create(path, config(options)), SilentProgress())
-    samples: list[tuple[int, int]] = []
+    # Twice the capacity: by then the first chunks of replay have been deleted as well.
+    full_at = 2 * options.capacity
+    peaks: list[int] = []
     saves: list[tuple[int, float]] = []
     again: list[float] = []
     save, advance = trainer.save, trainer._advance
@@ -51,21 +53,19 @@ def measure(path: Path, options: argparse.Namespace) -> dict:
 
     def sampled_advance() -> None:
         advance()
-        if trainer.step % 1000 == 0:
-            samples.append((trainer.step, resident_bytes()))
+        if trainer.step == full_at:
+            peaks.append(peak_bytes())
 
     trainer.save, trainer._advance = timed_save, sampled_advance
     trainer.train()
-    # Twice the capacity: by then the first chunks of replay have been deleted as well.
-    full = [rss for step, rss in samples if step >= 2 * options.capacity]
+    peaks.append(peak_bytes())
     seconds = sorted(taken for step, taken in saves if step > options.capacity)
     return {
         "steps": options.steps,
         "capacity": options.capacity,
         "replay_mib": trainer.replay.obs.nbytes / MIB,
-        "rss_when_full_mib": full[0] / MIB,
-        "growth_mib": (full[-1] - full[0]) / MIB,
-        "largest_growth_mib": (max(full) - full[0]) / MIB,
+        "peak_when_full_mib": peaks[0] / MIB,
+        "growth_mib": (peaks[1] - peaks[0]) / MIB,
         "checkpoint_every": trainer.config.checkpoint_every,
         "checkpoint_median_s": seconds[len(seconds) // 2],
         "checkpoint_worst_s": seconds[-1],
@@ -98,8 +98,9 @@ def config(options: argparse.Namespace) -> RunConfig:
     )
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def peak_bytes() -> int:
+    """The most memory that the process has had so far: what it has now goes up and down."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

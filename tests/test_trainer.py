@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from miniature import shrunk
 from small_runs import STEPS, WARMUP, assert_same_runs, go_on, history, new_run, started
@@ -93,3 +94,14 @@ def test_run_killed_again_and_again_equals_an_uninterrupted_one(tmp_path):
         process.join()
         assert process.exitcode == 0
     assert_same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_compiled_run_resumes_bit_for_bit(tmp_path):
+    for name in ("whole", "cut"):
+        new_run(tmp_path / name, compile="on")
+    go_on(tmp_path / "whole")
+    go_on(tmp_path / "cut", stop_at=39)
+    torch.compiler.reset()  # as a new process would begin
+    go_on(tmp_path / "cut")
+    assert_same_runs(tmp_path / "whole", tmp_path / "cut")
