@@ -46,9 +46,9 @@ def test_training_starts_with_the_flags_as_typed(words, monkeypatch):
 
 def test_example_trains_and_evaluates(tmp_path, monkeypatch, capsys):
     (example,) = blocks("python")
-    assert "steps=3_200" in example
+    assert "steps=3_800" in example
     monkeypatch.chdir(tmp_path)
-    exec(compile(example.replace("3_200", "1_030"), "README.md", "exec"), {})
+    exec(compile(example.replace("3_800", "1_030"), "README.md", "exec"), {})
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert printed.keys() == {"random", "trained"}
     assert all(-5 <= float(score) <= 5 for score in printed.values())

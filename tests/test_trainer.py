@@ -63,6 +63,29 @@ def test_atari_run_resumes_in_the_middle_of_a_game(tmp_path):
     assert_same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.fixture
+def deterministic_algorithms():
+    """Whatever a run switches on for the process goes off again."""
+    cuda = torch.backends.cuda
+    before = cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()
+    yield
+    torch.use_deterministic_algorithms(False)
+    cuda.enable_flash_sdp(before[0])
+    cuda.enable_mem_efficient_sdp(before[1])
+    cuda.enable_cudnn_sdp(before[2])
+
+
+@pytest.mark.usefixtures("deterministic_algorithms")
+def test_deterministic_run_uses_no_other_algorithms_and_resumes(tmp_path):
+    for name in ("whole", "cut"):
+        new_run(tmp_path / name, deterministic=True)
+    go_on(tmp_path / "whole")
+    assert torch.are_deterministic_algorithms_enabled()
+    go_on(tmp_path / "cut", stop_at=31)
+    go_on(tmp_path / "cut")
+    assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_ratio_below_one_updates_every_few_steps(tmp_path):
     agent = replace(shrunk(), world_model_ratio=0.25, agent_ratio=0.5)
     new_run(tmp_path / "run", agent=agent)

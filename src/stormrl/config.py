@@ -369,6 +369,8 @@ class RunConfig:
     """Arithmetic of the networks; auto takes what the device does fastest."""
     compile: Literal["auto", "off", "on"] = "auto"
     """Compile the update; auto takes the measured best of the device."""
+    deterministic: bool = False
+    """On a GPU, use only algorithms that repeat their bits; slower. A CPU always repeats them."""
     log_every: int = 100
     """Environment steps between two lines of metrics."""
     checkpoint_every: int = 2_500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -50,6 +51,17 @@ def choose_compile(name: str, device: torch.device) -> bool:
     if name == "auto":
         return device.type == "cuda" and shutil.which("g++") is not None
     return name == "on"
+
+
+def compute_deterministically() -> None:
+    """Make CUDA repeat its bits, for the rest of the process; an algorithm that cannot raises."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    # Of the attention kernels only the plain one adds up in a fixed order.
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @dataclass(frozen=True)

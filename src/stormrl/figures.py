@@ -105,7 +105,8 @@ def _draw_seeds(axes: Axes, label: str, seeds: Sequence[Curve], window: int, col
 
 
 def _draw_level(axes: Axes, label: str, mean: float, stderr: float) -> None:
-    text = f"{label} {mean:.3g} ± {stderr:.2g}"
+    decimals = 0 if stderr >= 10 else 2
+    text = f"{label} {mean:,.{decimals}f} ± {stderr:,.{decimals}f}"
     axes.axhspan(mean - stderr, mean + stderr, color=INK, alpha=0.15, linewidth=0)
     axes.axhline(mean, color=INK, linewidth=1.3, linestyle=(0, (5, 3)), label=text)
 

@@ -14,7 +14,7 @@ from stormrl import checkpoint
 from stormrl.allocator import keep_freed_memory
 from stormrl.collector import Collector, Episode
 from stormrl.demonstration import load_demonstration
-from stormrl.device import choose_backend
+from stormrl.device import choose_backend, compute_deterministically
 from stormrl.dream import dream_rows
 from stormrl.envs import PROTOCOLS, game_sizes, make_env
 from stormrl.errors import Fault, UserError
@@ -67,6 +67,8 @@ class Trainer:
         self.protocol = PROTOCOLS[config.protocol]
         self.env = make_env(config.env, self.protocol)
         self.backend = choose_backend(config)
+        if config.deterministic:
+            compute_deterministically()
         keep_freed_memory()
         torch.set_flush_denormal(True)
         seed_all(config.seed)
