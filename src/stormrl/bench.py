@@ -20,6 +20,7 @@ from stormrl.config import RunConfig
 from stormrl.device import DTYPES, Backend, choose_backend
 from stormrl.envs import PROTOCOLS, game_sizes, make_env
 from stormrl.learner import Learner
+from stormrl.parameters import count_parameters
 from stormrl.replay import Replay
 from stormrl.types import Cache
 
@@ -132,14 +133,10 @@ class _Workbench:
         self.update()
 
     def parameters(self) -> dict[str, int]:
-        modules = {
-            **dict(self.learner.world_model.named_children()),
-            **dict(self.learner.actor_critic.named_children()),
-        }
-        counts = {name: _count(module) for name, module in modules.items()}
-        counts["world_model"] = _count(self.learner.world_model)
-        counts["actor_critic"] = _count(self.learner.actor_critic)
-        return counts
+        world = count_parameters(self.learner.world_model)
+        agent = count_parameters(self.learner.actor_critic)
+        wholes = {"world_model": world.pop("total"), "actor_critic": agent.pop("total")}
+        return {**wholes, **world, **agent}
 
     @torch.no_grad()
     def _encode(self) -> tuple[torch.Tensor, torch.Tensor, Cache]:
@@ -223,10 +220,6 @@ def _times(work: Work, repeats: int, backend: Backend) -> list[float]:
 def _wait(backend: Backend) -> None:
     if backend.device.type == "cuda":
         torch.cuda.synchronize(backend.device)
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _device_name(device: torch.device) -> str:

@@ -94,7 +94,7 @@ class ToPixels(nn.ConvTranspose2d):
 
     An output pixel of even or odd row and column meets only 2 x 2 of the 4 x 4 weights. Four
     kernels of that size, one for each kind of pixel, give the same sums without the multiplications
-    by zero, and with few channels in a third of the time.
+    by zero, which pays most with few channels.
     """
 
     # Weights that meet the input before and at an even pixel, and at and after an odd one.
