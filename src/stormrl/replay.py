@@ -102,8 +102,10 @@ class Replay:
         """Stretches that begin `start` steps after the oldest stored step."""
         offsets = torch.arange(length, device=self.device)
         index = (self._oldest + start[:, None] + offsets) % self.capacity
+        # Whole steps at a time: indexing would go pixel by pixel.
+        obs = self.obs.index_select(0, index.flatten()).unflatten(0, index.shape)
         return Batch(
-            obs=self.obs[index].permute(0, 1, 4, 2, 3),
+            obs=obs.permute(0, 1, 4, 2, 3),
             action=self.action[index],
             reward=self.reward[index],
             continues=self.continues[index],

@@ -142,7 +142,8 @@ class WorldModel(nn.Module):
         if self.config.decoder_input == "prior":
             z = self.latent.sample(prior[:, :-1], uniform[:, 1:])
             obs, counted = obs[:, 1:], pairs
-        error = self.decode(z).float() - obs.float() / 255
+        # One pass over the pixels: both images lie channels-last, and the bytes are scaled in it.
+        error = torch.sub(self.decode(z).float(), obs, alpha=1 / 255)
         return masked_mean(error.square().sum((-3, -2, -1)), counted)
 
     def _free_mean(self, kl: Tensor, pairs: Tensor) -> Float[Tensor, ""]:
