@@ -447,7 +447,7 @@ def test_pixels_and_their_gradients_are_those_of_a_transposed_convolution() -> N
     x = torch.randn(2, 5, 6, 4, dtype=torch.float64, requires_grad=True)
     ours, theirs = layer(x), torch.nn.ConvTranspose2d.forward(layer, x)
     torch.testing.assert_close(ours, theirs)
-    inputs, grad = (x, layer.weight, layer.bias), torch.randn_like(ours)
+    inputs, grad = [x, *layer.parameters()], torch.randn_like(ours)
     pairs = (torch.autograd.grad(y, inputs, grad) for y in (ours, theirs))
     for mine, reference in zip(*pairs, strict=True):
         torch.testing.assert_close(mine, reference)

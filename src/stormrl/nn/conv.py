@@ -116,9 +116,9 @@ class _ToPixels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
-        strided = {"stride": 2, "padding": 1}
-        by_weight = torch.nn.grad.conv2d_weight(grad, list(weight.shape), x, **strided)
-        return F.conv2d(grad, weight, **strided), by_weight, grad.sum((0, 2, 3))
+        by_x = F.conv2d(grad, weight, stride=2, padding=1)
+        by_weight = torch.nn.grad.conv2d_weight(grad, list(weight.shape), x, stride=2, padding=1)
+        return by_x, by_weight, grad.sum((0, 2, 3))
 
     @staticmethod
     def plain_kernel(weight: Float[Tensor, "before after 4 4"]) -> Tensor:
