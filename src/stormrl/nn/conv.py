@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 IMAGE_SIZE = 64
 STAGES = 4
@@ -117,7 +118,7 @@ class _ToPixels(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         by_x = F.conv2d(grad, weight, stride=2, padding=1)
-        by_weight = torch.nn.grad.conv2d_weight(grad, list(weight.shape), x, stride=2, padding=1)
+        by_weight = conv2d_weight(grad, list(weight.shape), x, stride=2, padding=1)
         return by_x, by_weight, grad.sum((0, 2, 3))
 
     @staticmethod
