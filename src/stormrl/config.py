@@ -369,6 +369,8 @@ class RunConfig:
     """Arithmetic of the networks; auto takes what the device does fastest."""
     compile: Literal["auto", "off", "on"] = "auto"
     """Compile the update; auto takes the measured best of the device."""
+    cuda_graph: Literal["off", "on"] = "off"
+    """Launch each update as one CUDA graph; needs a CUDA device."""
     deterministic: bool = False
     """On a GPU, use only algorithms that repeat their bits; slower. A CPU always repeats them."""
     log_every: int = 100

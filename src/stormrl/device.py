@@ -53,6 +53,13 @@ def choose_compile(name: str, device: torch.device) -> bool:
     return name == "on"
 
 
+def choose_capture(name: str, device: torch.device) -> bool:
+    """Whether updates are launched as CUDA graphs. Raises `UserError` on a device without them."""
+    if name == "on" and device.type != "cuda":
+        raise UserError("cuda_graph", f"needs a CUDA device, not {device}; leave it off")
+    return name == "on"
+
+
 def compute_deterministically() -> None:
     """Make CUDA repeat its bits, for the rest of the process; an algorithm that cannot raises."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -71,6 +78,8 @@ class Backend:
     device: torch.device
     dtype: torch.dtype = torch.float32
     compiled: bool = False
+    captured: bool = False
+    """Launch each update as one CUDA graph."""
 
     def autocast(self) -> torch.autocast:
         """Context in which matrix products run in `dtype`. Entered outside compiled functions."""
@@ -90,7 +99,8 @@ class Backend:
 
     def __str__(self) -> str:
         precision = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
-        return f"{self.device}, {precision}, {'compiled' if self.compiled else 'eager'}"
+        mode = "compiled" if self.compiled else "eager"
+        return f"{self.device}, {precision}, {mode}{', CUDA graph' if self.captured else ''}"
 
 
 def choose_backend(config: RunConfig) -> Backend:
@@ -100,4 +110,5 @@ def choose_backend(config: RunConfig) -> Backend:
         device=device,
         dtype=choose_precision(config.precision, device),
         compiled=choose_compile(config.compile, device),
+        captured=choose_capture(config.cuda_graph, device),
     )

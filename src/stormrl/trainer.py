@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stormrl import checkpoint
 from stormrl.allocator import keep_freed_memory
+from stormrl.captured import updates
 from stormrl.collector import Collector, Episode
 from stormrl.demonstration import load_demonstration
 from stormrl.device import choose_backend, compute_deterministically
@@ -77,6 +78,7 @@ class Trainer:
         capacity = min(agent.replay.capacity, config.steps)
         self.replay = Replay(capacity, image_shape, self.backend.device)
         self.demonstration = load_demonstration(run, self.backend.device)
+        self.updates = updates(self.learner, self.replay, self.demonstration)
         self.store = ReplayStore(run.path / "replay")
         self.actor = self.learner.actor()
         self.collector = Collector(self.env, self.protocol, self.actor, self.replay, config.seed)
@@ -89,7 +91,7 @@ class Trainer:
         self._cut_short: Episode | None = None
 
     @property
-    def updates(self) -> int:
+    def updated(self) -> int:
         """World-model updates so far."""
         return self.world_ratio.updates
 
@@ -205,14 +207,13 @@ class Trainer:
             self.recorder.episode(self.step, episode.total, episode.length, episode.seed)
         shown = self._log() if self._due(self.config.log_every) else {}
         total = None if episode is None else episode.total
-        self.progress.update(self.step, self.updates, shown, total)
+        self.progress.update(self.step, self.updated, shown, total)
 
     def _update(self) -> None:
-        sources = self.replay, self.demonstration
         for _ in range(self.world_ratio.due()):
-            self._count("world_model", self.learner.update_world_model(*sources))
+            self._count("world_model", self.updates.world_model())
         for _ in range(self.agent_ratio.due()):
-            self._count("agent", self.learner.update_agent(*sources))
+            self._count("agent", self.updates.agent())
 
     def _count(self, part: str, metrics: Mapping[str, Tensor]) -> None:
         self.metrics.add(metrics, part)
@@ -222,7 +223,7 @@ class Trainer:
         """Write the metrics; those worth a look on the progress bar."""
         metrics = self.metrics.read()
         if metrics:
-            self.recorder.metrics(self.step, self.updates, metrics)
+            self.recorder.metrics(self.step, self.updated, metrics)
         for diagnosis in self.skipped.read(self.replay):
             self.recorder.diagnosis(self.step, diagnosis.record())
             diagnosis.check(self.config.max_skipped)

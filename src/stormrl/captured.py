@@ -1,0 +1,95 @@
+"""An update as one CUDA graph: captured once, then launched as a whole.
+
+At small sizes an update is thousands of kernels, and launching them takes longer than running
+them. A graph launches all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from stormrl.device import Backend
+from stormrl.learner import Learner, Metrics
+from stormrl.learner_state import learner_tensors
+from stormrl.random_state import random_state, restore_random_state
+from stormrl.replay import Replay
+
+Update = Callable[[], Metrics]
+
+WARM_UPS = 3
+"""Runs before a capture, in which libraries choose and load their kernels."""
+
+
+class Updates(NamedTuple):
+    """What a training step calls: each samples, computes and applies one update."""
+
+    world_model: Update
+    agent: Update
+
+
+def updates(learner: Learner, replay: Replay, demonstration: Replay | None = None) -> Updates:
+    """The updates of a learner on these experiences, as its backend wants them run."""
+    functions = learner.update_world_model, learner.update_agent
+    eager = [partial(update, replay, demonstration) for update in functions]
+    if not learner.backend.captured:
+        return Updates(*eager)
+    return Updates(*(CapturedUpdate(update, learner, replay) for update in eager))
+
+
+class CapturedUpdate:
+    """An update that is captured at its first call; metrics are overwritten by the next call.
+
+    Everything that the update touches stays where it was at that time: states are restored in
+    place, experience is written into the same ring.
+    """
+
+    def __init__(self, update: Update, learner: Learner, replay: Replay) -> None:
+        self.update, self.learner, self.replay = update, learner, replay
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> Metrics:
+        """Launch the graph. Raises `RuntimeError` if the update cannot be captured."""
+        if self.graph is None:
+            self._capture()
+        assert self.graph is not None
+        self.graph.replay()
+        self.replay.drawn = self.drawn
+        return self.metrics
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream(self.learner.backend.device)
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with undone(self.learner), torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self.update()
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self.metrics = self.update()
+        self.graph, self.drawn = graph, self.replay.drawn
+
+
+@contextmanager
+def undone(learner: Learner) -> Iterator[None]:
+    """Whatever updates are made inside leaves learner and random streams as they were."""
+    live = [t for group in learner_tensors(learner).values() for t in group.values()]
+    before = [tensor.detach().clone() for tensor in live]
+    streams = random_state()
+    try:
+        yield
+    finally:
+        _wait(learner.backend)
+        with torch.no_grad():
+            for tensor, saved in zip(live, before, strict=True):
+                tensor.copy_(saved)
+        restore_random_state(streams)
+
+
+def _wait(backend: Backend) -> None:
+    if backend.device.type == "cuda":
+        torch.cuda.synchronize(backend.device)

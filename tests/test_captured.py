@@ -1,0 +1,105 @@
+"""Updates launched as a graph: the warm-up leaves no trace, the results are the eager ones."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from miniature import CPU, learner
+from stormrl.captured import undone, updates
+from stormrl.device import Backend, choose_capture
+from stormrl.errors import UserError
+from stormrl.learner import Learner
+from stormrl.learner_state import learner_tensors
+from stormrl.random_state import random_state, seed_all
+from stormrl.replay import Replay
+
+
+def filled_replay(device: str = "cpu") -> Replay:
+    generator = torch.Generator().manual_seed(3)
+    replay = Replay(40, (64, 64, 3), device)
+    replay.obs.copy_(torch.randint(0, 256, replay.obs.shape, generator=generator))
+    replay.action.copy_(torch.randint(0, 3, replay.action.shape, generator=generator))
+    replay.reward.copy_(torch.randn(replay.reward.shape, generator=generator))
+    replay.is_first[::9] = True
+    replay.moved_to(40)
+    return replay
+
+
+def state(model: Learner) -> dict[str, Tensor]:
+    tensors = {
+        f"{group}.{name}": tensor.detach().clone()
+        for group, tensors in learner_tensors(model).items()
+        for name, tensor in tensors.items()
+    }
+    return tensors | random_state()
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_updates_that_are_undone_leave_no_trace() -> None:
+    model, replay = learner(), filled_replay()
+    before = state(model)
+    with undone(model):
+        for update in updates(model, replay):
+            update()
+        assert not torch.equal(state(model)["torch"], before["torch"])
+    assert_same(before, state(model))
+
+
+def test_updates_that_are_undone_change_nothing_that_follows() -> None:
+    results = []
+    for rehearsals in (0, 2):
+        seed_all(5)
+        model, replay = learner(), filled_replay()
+        with undone(model):
+            for update in updates(model, replay) * rehearsals:
+                update()
+        for update in updates(model, replay):
+            update()
+        results.append(state(model))
+    assert_same(*results)
+
+
+def test_a_failed_rehearsal_is_undone_too() -> None:
+    model = learner()
+    before = state(model)
+    with pytest.raises(RuntimeError, match="broke"):
+        break_after_an_update(model)
+    assert_same(before, state(model))
+
+
+def break_after_an_update(model: Learner) -> None:
+    with undone(model):
+        updates(model, filled_replay()).world_model()
+        raise RuntimeError("it broke")
+
+
+def test_a_graph_needs_cuda() -> None:
+    assert not choose_capture("off", CPU.device)
+    assert choose_capture("on", torch.device("cuda"))
+    with pytest.raises(UserError, match="needs a CUDA device, not cpu"):
+        choose_capture("on", CPU.device)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_three_captured_updates_equal_eager_ones(compiled: bool) -> None:
+    results = []
+    for captured in (False, True):
+        backend = Backend(torch.device("cuda"), compiled=compiled, captured=captured)
+        seed_all(5)
+        model, replay = learner(backend=backend), filled_replay("cuda")
+        both = updates(model, replay)
+        drawn = []
+        for _ in range(3):
+            both.world_model()
+            drawn.append(replay.drawn.clone())
+            both.agent()
+        results.append((state(model), torch.stack(drawn)))
+    (eager, eager_drawn), (graph, graph_drawn) = results
+    assert torch.equal(eager_drawn, graph_drawn)
+    for name, tensor in eager.items():
+        torch.testing.assert_close(graph[name], tensor, rtol=1e-4, atol=1e-4)
