@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stormrl.nn.conv import FrameEncoder, embedding_size
+from stormrl.nn.precision import compute_dtype
 from stormrl.world_model import WorldModel
 
 
@@ -22,8 +23,12 @@ class VectorState(nn.Module):
         self.size = sum(sizes[part] for part in parts)
 
     def forward(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Float[Tensor, "*n S"]:
-        """The parts side by side."""
-        return torch.cat([{"z": z, "h": h}[part] for part in self.parts], dim=-1)
+        """The parts side by side, in the type that the networks compute in.
+
+        Actor, critic and slow critic read the same states: they are converted once, not by each.
+        """
+        dtype = compute_dtype(h)
+        return torch.cat([{"z": z, "h": h}[part].to(dtype) for part in self.parts], dim=-1)
 
 
 class FrameState(nn.Module):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from stormrl.config import TransformerConfig
 from stormrl.nn.attention import EPSILON, Block
+from stormrl.nn.precision import compute_dtype
 from stormrl.types import Cache
 
 
@@ -28,8 +29,9 @@ class ActionMixer(nn.Module):
 
     def forward(self, z: Float[Tensor, "*n Z"], action: Int[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
         """One token for each latent and action."""
-        one_hot = F.one_hot(action, self.actions).to(z.dtype)
-        return self.layers(torch.cat([z, one_hot], dim=-1))
+        dtype = compute_dtype(z)
+        one_hot = F.one_hot(action, self.actions).to(dtype)
+        return self.layers(torch.cat([z.to(dtype), one_hot], dim=-1))
 
 
 class Transformer(nn.Module):

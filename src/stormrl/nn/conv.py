@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from stormrl.nn.precision import compute_dtype
+
 IMAGE_SIZE = 64
 STAGES = 4
 SMALLEST = IMAGE_SIZE // 2**STAGES
@@ -19,12 +21,6 @@ SMALLEST = IMAGE_SIZE // 2**STAGES
 def embedding_size(channels: int) -> int:
     """Length of the flattened encoder output for `channels` channels in the first stage."""
     return channels * 2 ** (STAGES - 1) * SMALLEST**2
-
-
-def compute_dtype(like: Tensor) -> torch.dtype:
-    """The type that convolutions compute in: autocast's, where that is on."""
-    kind = like.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
 class Encoder(nn.Module):
@@ -91,6 +87,20 @@ class FrameEncoder(nn.Sequential):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
+# Weights that meet the input before, at and after an output pixel of even or odd row or column;
+# the fifth stands for none.
+_TAPS = ((3, 1, 4), (4, 2, 0))
+
+
+def _plain_kernel(
+    weight: Float[Tensor, "before after 4 4"],
+) -> Float[Tensor, "kinds_after before 3 3"]:
+    """Weights of the plain convolution, one set of output channels for each kind of pixel."""
+    padded = F.pad(weight, (0, 1, 0, 1))
+    kernels = [padded[:, :, rows][..., columns] for rows in _TAPS for columns in _TAPS]
+    return torch.stack(kernels).transpose(1, 2).flatten(0, 1)
+
+
 class _ToPixels(torch.autograd.Function):
     """Transposed convolution (kernel 4, stride 2, padding 1) for few output channels.
 
@@ -101,13 +111,10 @@ class _ToPixels(torch.autograd.Function):
     are made for many channels.
     """
 
-    # Weights that meet the input before, at and after an output pixel; none where it is None.
-    TAPS = ((3, 1, None), (None, 2, 0))
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(x, weight)
-        kernel = _ToPixels.plain_kernel(weight).contiguous(memory_format=torch.channels_last)
+        kernel = _plain_kernel(weight).contiguous(memory_format=torch.channels_last)
         kinds = F.conv2d(x, kernel, bias.repeat(4), padding=1).permute(0, 2, 3, 1)
         # [N, row, column, (row kind, column kind, channel)] to [N, row, row kind, column, ..]
         pixels = kinds.unflatten(-1, (2, -1)).transpose(2, 3)
@@ -120,14 +127,6 @@ class _ToPixels(torch.autograd.Function):
         by_x = F.conv2d(grad, weight, stride=2, padding=1)
         by_weight = conv2d_weight(grad, list(weight.shape), x, stride=2, padding=1)
         return by_x, by_weight, grad.sum((0, 2, 3))
-
-    @staticmethod
-    def plain_kernel(weight: Float[Tensor, "before after 4 4"]) -> Tensor:
-        """Weights [4 after, before, 3, 3] of the plain convolution."""
-        padded = F.pad(weight, (0, 1, 0, 1))  # the fifth row and column stand for "none"
-        taps = [[4 if tap is None else tap for tap in kind] for kind in _ToPixels.TAPS]
-        kernels = [padded[:, :, rows][..., columns] for rows in taps for columns in taps]
-        return torch.stack(kernels).transpose(1, 2).flatten(0, 1)
 
 
 class ToPixels(nn.ConvTranspose2d):
