@@ -17,14 +17,12 @@ from scipy.stats import t as student_t
 
 from stormrl.config import RunConfig
 from stormrl.presets import agent_config
-from stormrl.published import STORM, published_agent, reference
+from stormrl.published import PRESET, PROTOCOL, SIZE, STEPS, STORM, published_agent, reference
 
 LEVEL = 0.95
 PPO = "PPO (DreamerV3 paper)"
 MANY = 100
 """Runs of a game that nobody makes."""
-PRESET, SIZE, PROTOCOL, STEPS = "official", "base", "official", 100_000
-"""What the released runs are."""
 
 
 class Interval(NamedTuple):
