@@ -6,18 +6,20 @@ Each released run in turn is taken for a new one and compared with the others of
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import skew, zscore
 
 from stormrl.published import STORM, STORM_RERUN, games, published_agent
-from stormrl.reproduction import PPO, Comparison, Verdict, compare
+from stormrl.reproduction import MANY, PPO, Comparison, Verdict, compare, prediction_interval
 
 LEVELS = (0.9, 0.95, 0.99)
 TELLING = ("Boxing", "RoadRunner", "CrazyClimber")
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     inside: int
     told: int
     runs: int
@@ -43,6 +45,29 @@ def counts(comparisons: Iterator[Comparison]) -> Counts:
     return Counts(told + verdicts[Verdict.TOO_FEW], told, verdicts.total())
 
 
+def symlog(x: np.ndarray) -> np.ndarray:
+    return np.sign(x) * np.log1p(np.abs(x))
+
+
+def skewness(scale: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Of all released runs about the mean of their game, in its standard deviations."""
+    runs = [scale(np.array(seeds)) for seeds in published_agent(STORM).seeds.values()]
+    return float(skew(np.concatenate([zscore(seeds) for seeds in runs if seeds.std() > 0])))
+
+
+def highest_on_log_scale(game: str) -> float:
+    """Upper end of the interval that would come of the logarithms of the returns."""
+    seeds = symlog(np.array(published_agent(STORM).seeds[game]))
+    return float(np.expm1(prediction_interval(seeds.tolist(), new=1).high))
+
+
+def by_runs_needed() -> dict[int | None, list[str]]:
+    grouped: dict[int | None, list[str]] = {}
+    for game in games():
+        grouped.setdefault(compare(game, []).runs_needed, []).append(game)
+    return grouped
+
+
 def main() -> None:
     for name, runs in (("one released run left out", left_out), ("later runs", later)):
         for level in LEVELS:
@@ -55,10 +80,12 @@ def main() -> None:
     for game in TELLING:
         for name, score in compare(game, []).weak.items():
             print(f"{game}: {name} with {score:g} is {compare(game, [score]).verdict}")
-    needed = Counter(compare(game, []).runs_needed for game in games())
-    print("runs needed to tell a game from random play and PPO:", dict(needed))
-    never = [game for game in games() if compare(game, []).runs_needed is None]
-    print("never:", ", ".join(never))
+    for needed, named in sorted(by_runs_needed().items(), key=lambda item: item[0] or MANY):
+        print(f"{needed or 'no number of'} runs tell {', '.join(named)}")
+    print(f"skewness of the released runs: {skewness(lambda returns: returns):.2f}")
+    print(f"skewness of their logarithms: {skewness(symlog):.2f}")
+    for game in ("Pong", "Kangaroo", "PrivateEye"):
+        print(f"{game}: by logarithms, one run up to {highest_on_log_scale(game):,.0f} would pass")
     print("source of PPO's scores:", published_agent(PPO).source)
 
 

@@ -2,15 +2,19 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from small_runs import go_on, new_run
 from stormrl.cli import main
+from stormrl.collector import Collector, Episode
 from stormrl.config import RunConfig
 from stormrl.envs import PROTOCOLS
 from stormrl.evaluate import Score, random_scores
@@ -26,6 +30,7 @@ from stormrl.reproduction import (
     prediction_interval,
 )
 from stormrl.run_directory import RunDirectory
+from stormrl.runs import steps_done
 from stormrl.scored_runs import scored
 from stormrl.scores_file import read_scores, write_scores
 from stormrl.trainer import EVALUATION_SEED
@@ -62,8 +67,14 @@ def test_released_runs_left_out_one_at_a_time_are_accepted():
     for game in games():
         seeds = published_agent(STORM).seeds[game]
         for i, score in enumerate(seeds):
-            interval = prediction_interval(seeds[:i] + seeds[i + 1 :], new=1)
-            accepted.append(interval.low <= score <= interval.high)
+            others = seeds[:i] + seeds[i + 1 :]
+            comparison = compare(game, [score])._replace(published=others)
+            # SciPy's interval of Student's t, apart from the arithmetic that is tested.
+            scale = np.std(others, ddof=1) * math.sqrt(1 / 4 + 1)
+            low, high = t.interval(0.95, 3, loc=np.mean(others), scale=scale or 1e-9)
+            assert comparison.inside == (low <= score <= high)
+            assert comparison.inside == (comparison.verdict is not Verdict.OUTSIDE)
+            accepted.append(comparison.inside)
     assert len(accepted) == 130
     assert np.mean(accepted) >= 0.9
 
@@ -179,6 +190,7 @@ def test_finished_runs_are_compared_by_the_scores_they_have(boxing, capsys):
     assert code == 0
     (game,) = record["games"]
     assert game["verdict"] == "reproduced"
+    assert game["inside"] is True
     assert game["scores"] == [80, 75]
     assert game["mean"] == 77.5
     # Mean 79.68; Student's t with 4 degrees of freedom is 2.776445.
@@ -211,6 +223,7 @@ def test_a_game_without_a_run_cannot_be_told(boxing, capsys):
     code, record = reproduce(capsys, "Boxing", "pong", "--runs", *boxing, "--episodes", 2)
     assert code == 3
     assert [game["verdict"] for game in record["games"]] == ["reproduced", "too few seeds to tell"]
+    assert [game["inside"] for game in record["games"]] == [True, None]
 
 
 def test_scores_of_another_checkpoint_protocol_or_seed_do_not_count(boxing):
@@ -271,6 +284,26 @@ def test_a_game_is_trained_evaluated_and_compared_once(tmp_path, capsys):
     assert len((run / "scores.jsonl").read_text().splitlines()) == 1
     assert main(["reproduce", *args, "--steps", "1028"]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_a_stopped_training_goes_on(tmp_path, monkeypatch, capsys):
+    args = ["RoadRunner", "--size", "tiny", "--steps", str(STEPS), "--episodes", "1"]
+    args += ["--device", "cpu", "--compile", "off", "--folder", str(tmp_path)]
+    step = Collector.step
+
+    def stopped_step(collector: Collector, random: bool) -> Episode | None:
+        if len(collector.replay) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(collector, random)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collector, "step", stopped_step)
+        assert reproduce(capsys, *args) == (3, {"finished": False})
+    run = tmp_path / "roadrunner-official-tiny-seed1"
+    assert steps_done(run) == 10
+    code, record = reproduce(capsys, *args)
+    assert (code, record["finished"]) == (1, True)
+    assert steps_done(run) == STEPS
 
 
 def test_a_run_without_scores_is_evaluated(boxing, monkeypatch):

@@ -70,6 +70,11 @@ class Comparison(NamedTuple):
         return prediction_interval(self.published, max(len(self.scores), 1), self.level)
 
     @property
+    def inside(self) -> bool:
+        """Whether the mean of the new runs lies in the interval."""
+        return self.interval.holds(self.mean)
+
+    @property
     def confused(self) -> list[str]:
         """Weak play that the interval of so many runs does not exclude."""
         return [name for name, score in self.weak.items() if self.interval.holds(score)]
@@ -79,7 +84,7 @@ class Comparison(NamedTuple):
         """A mean inside says nothing as long as weak play would lie inside as well."""
         if not self.scores:
             return Verdict.TOO_FEW
-        if not self.interval.holds(self.mean):
+        if not self.inside:
             return Verdict.OUTSIDE
         return Verdict.TOO_FEW if self.confused else Verdict.REPRODUCED
 
@@ -99,6 +104,7 @@ class Comparison(NamedTuple):
             "verdict": self.verdict.value,
             "scores": list(self.scores),
             "mean": self.mean,
+            "inside": self.inside if self.scores else None,
             "interval": list(self.interval),
             "level": self.level,
             "published": list(self.published),
