@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,15 @@ def test_what_is_not_as_the_released_runs_is_told():
 
 def test_every_game_of_the_benchmark_can_be_played():
     assert {f"ALE/{game}-v5" for game in games()} <= gymnasium.registry.keys()
+
+
+def test_the_page_lists_how_many_runs_tell_a_game():
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    rows = page.partition("excludes random play and PPO | |")[2].splitlines()
+    for game in games():
+        needed = compare(game, []).runs_needed
+        (row,) = [row for row in rows if re.search(rf"\b{game}\b", row)]
+        assert str(needed or "never") in row.split("|")[1]
 
 
 # The command.
