@@ -244,6 +244,9 @@ def test_scores_of_another_checkpoint_protocol_or_seed_do_not_count(boxing):
     write_scores(path, STEPS, "official", [Score(3, 1, 7)])
     assert read_scores(path, STEPS, "official", [7]) == [Score(3, 1, 7)]
     assert read_scores(path, STEPS, "official", [7, 8]) is None
+    with (path / "scores.jsonl").open("a") as file:
+        file.write('{"checkpoint_step": 24, "protocol": "official", "seed": 8, "return": null}\n')
+    assert read_scores(path, STEPS, "official", [7, 8]) is None
 
 
 @pytest.mark.parametrize(

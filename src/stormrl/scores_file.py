@@ -27,11 +27,13 @@ def read_scores(run: Path, step: int, protocol: str, seeds: Sequence[int]) -> li
 
     Of an episode that was played more than once, the last time counts.
     """
-    played = {
-        line.get("seed"): line
-        for line in read_jsonlines(run / SCORES)
-        if (line.get("checkpoint_step"), line.get("protocol")) == (step, protocol)
-    }
+    played = {}
+    for line in read_jsonlines(run / SCORES):
+        match line:
+            case {"checkpoint_step": at, "protocol": rules, "seed": int(seed),
+                  "return": int(total) | float(total), "length": int(length)}:  # fmt: skip
+                if (at, rules) == (step, protocol):
+                    played[seed] = Score(float(total), length, seed)
     if any(seed not in played for seed in seeds):
         return None
-    return [Score(played[seed]["return"], played[seed]["length"], seed) for seed in seeds]
+    return [played[seed] for seed in seeds]

@@ -70,7 +70,7 @@ def main(args: Sequence[str]) -> int:
     """Train or take runs, evaluate and compare; returns the exit code."""
     options = parse(Options, args, "stormrl reproduce")
     _check(options)
-    names = tuple(map(_game, options.games))
+    names = tuple(dict.fromkeys(map(_game, options.games)))
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.reproduction import compare, exit_code
     from stormrl.scored_runs import finished_runs
@@ -111,6 +111,7 @@ def _game(name: str) -> str:
 
 def _trained(options: Options, names: Sequence[str]) -> list[Path] | None:
     """Directories of a finished run for every game and seed; None if the training was stopped."""
+    from stormrl.runs import steps_done
     from stormrl.scored_runs import train_on
 
     paths = []
@@ -120,7 +121,7 @@ def _trained(options: Options, names: Sequence[str]) -> list[Path] | None:
         progress = SilentProgress()
         if not options.json:
             say(messages(), f"{name}, seed {seed}: {path}")
-            progress = TrainingProgress(config.steps)
+            progress = TrainingProgress(config.steps, steps_done(path))
         if not train_on(config, path, progress):
             return None
         paths.append(path)
