@@ -139,8 +139,10 @@ def run_on_cpu() -> None:
         for member in [*members, "CfgNode"]:
             setattr(module, member, object)
         sys.modules.setdefault(name, module)
-    # The CPU's autocast leaves a softmax in bfloat16, whose sum the checks do not take for one.
-    torch.distributions.Distribution.set_default_validate_args(False)
+    # As CUDA's autocast has it, a softmax is computed in float32; the CPU's leaves it in bfloat16,
+    # whose sum PyTorch's distributions do not take for one.
+    softmax = torch.nn.functional.softmax
+    torch.nn.functional.softmax = lambda x, dim, **k: softmax(x.float(), dim, **k)
     zeros, autocast = torch.zeros, torch.autocast
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     torch.zeros = lambda *a, **k: zeros(*a, **k | ({"device": "cpu"} if "device" in k else {}))

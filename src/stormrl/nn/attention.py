@@ -31,24 +31,15 @@ class SelfAttention(nn.Module):
     def attend(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Bool[Tensor, "B 1 Q S"]
     ) -> Float[Tensor, "B Q D"]:
-        """Output for queries `q` over the keys that `mask` allows, added to `x`."""
-        dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.join(x, mixed)
+        """Output for queries `q` over the keys that `mask` allows, added to `x`.
 
-    def attend_once(
-        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Bool[Tensor, "B 1 1 S"]
-    ) -> Float[Tensor, "B 1 D"]:
-        """The same for a single query, without gradients or dropout.
-
-        Written out: kernels made for long sequences take three times as long over one query.
+        Written out: kernels made for long sequences take several times as long over one query or
+        the few steps of a context.
         """
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         weights = scores.float().masked_fill(~mask, -math.inf).softmax(-1)
-        return self.join(x, weights.to(v.dtype) @ v)
-
-    def join(self, x: Tensor, mixed: Float[Tensor, "B heads Q d"]) -> Float[Tensor, "B Q D"]:
-        """The heads' outputs, projected and added to `x`."""
+        weights = F.dropout(weights, self.attention_dropout, self.training)
+        mixed = weights.to(v.dtype) @ v
         return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
 
 
@@ -96,4 +87,4 @@ class Block(nn.Module):
         q, k, v = self.attention.project(x)
         keys.index_copy_(2, slot, k)
         values.index_copy_(2, slot, v)
-        return self.feedforward(self.attention.attend_once(x, q, keys, values, visible))
+        return self.feedforward(self.attention.attend(x, q, keys, values, visible))
