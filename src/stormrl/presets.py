@@ -51,6 +51,7 @@ def small(config: AgentConfig) -> AgentConfig:
             windows=8,
             window_length=48,
             rollouts=256,
+            horizon=16,
             world_rate=2e-4,
             agent_rate=1e-4,
             entropy=3e-3,
@@ -68,10 +69,11 @@ def tiny(config: AgentConfig) -> AgentConfig:
             categoricals=16,
             width=128,
             windows=4,
-            window_length=32,
+            window_length=16,
             rollouts=64,
+            horizon=8,
             world_rate=1e-3,
-            agent_rate=3e-4,
+            agent_rate=1e-3,
             entropy=3e-2,
             policy_unimix=0.01,
         ),
@@ -85,8 +87,9 @@ DEMONSTRATED = 4
 class Scale(NamedTuple):
     """What a size decides: widths, batches, and the rates and exploration that go with them.
 
-    Small batches and high rates let a policy lose its entropy before the world model can tell it
-    anything, so the small sizes hold on to more of it.
+    Where minutes count, the actor takes longest to learn: short windows and rollouts give it more
+    updates in the same time. Small batches and high rates let a policy lose its entropy before the
+    world model can tell it anything, so the small sizes hold on to more of it.
     """
 
     channels: int
@@ -95,6 +98,7 @@ class Scale(NamedTuple):
     windows: int
     window_length: int
     rollouts: int
+    horizon: int
     world_rate: float
     agent_rate: float
     entropy: float
@@ -115,7 +119,7 @@ def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
             batch_size=scale.windows,
             batch_length=scale.window_length,
         ),
-        imagination=replace(config.imagination, batch_size=scale.rollouts),
+        imagination=replace(config.imagination, batch_size=scale.rollouts, horizon=scale.horizon),
         demonstration=replace(
             config.demonstration,
             world_model_windows=scale.windows // DEMONSTRATED,
