@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 _SAMPLING_RESOLUTION = 2**20
 _SMALLEST_PROBABILITY = 1e-20
@@ -97,8 +96,8 @@ def sample_index(probs: Float[Tensor, "*n C"], uniform: Float[Tensor, "*n"]) -> 
 def straight_through(
     index: Int[Tensor, "*n"], probs: Float[Tensor, "*n C"]
 ) -> Float[Tensor, "*n C"]:
-    """One-hot of `index` whose gradient is that of `probs`."""
-    one_hot = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
+    """One-hot of `index` whose gradient is that of `probs`, and which is NaN where they are."""
+    one_hot = torch.zeros_like(probs).scatter_(-1, index.unsqueeze(-1), 1.0)
     return one_hot + probs - probs.detach()
 
 
