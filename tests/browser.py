@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request, WebSocket
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -78,10 +78,19 @@ def page(new_page: NewPage) -> Page:
 
 def watched(page: Page, complaints: list[str]) -> Page:
     """The page, with all that is wrong with it written down."""
-    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+
+    def console(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    def request(request: Request | WebSocket) -> None:
+        if is_outside(request.url):
+            complaints.append(request.url)
+
+    page.on("console", console)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: is_outside(request.url) and complaints.append(request.url))
-    page.on("websocket", lambda socket: is_outside(socket.url) and complaints.append(socket.url))
+    page.on("request", request)
+    page.on("websocket", request)
     return page
 
 
