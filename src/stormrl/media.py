@@ -101,9 +101,12 @@ class Row(NamedTuple):
     label: str
     frames: Frames
     dream_from: int | None = None
+    framed: bool = True
 
     def border_colour(self, time: int) -> Colour:
         """What the frame at `time` is framed with."""
+        if not self.framed:
+            return PAPER
         return DREAM if self.dream_from is not None and time >= self.dream_from else FAINT
 
 
@@ -133,14 +136,19 @@ def stack_rows(rows: Sequence[Row]) -> Frames:
     return _labelled(["", *(row.label for row in rows)], [header, *bodies], font)
 
 
-def contact_sheet(rows: Sequence[Row], every: int = 1) -> Image:
-    """Every `every`-th frame from left to right as one picture [H, W, 3], steps on top."""
+def contact_sheet(rows: Sequence[Row], every: int = 1, below: Sequence[Row] = ()) -> Image:
+    """Every `every`-th frame from left to right as one picture [H, W, 3], steps on top.
+
+    `below`: rows of one frame each that stand under the others as wide as they are.
+    """
     times, font = range(0, _common_length(rows), every), _font(rows)
     bodies = [_bordered(row, times) for row in rows]
     width = max(body.shape[2] for body in bodies)
     steps = np.stack([_caption((_line(font), width), str(t), "centre", font) for t in times])
     strips = [side_by_side([frame[None] for frame in body]) for body in (steps, *bodies)]
-    return _labelled(["step", *(row.label for row in rows)], strips, font)[0]
+    wide = [_bordered(row, range(1)) for row in below]
+    labels = ["step", *(row.label for row in (*rows, *below))]
+    return _labelled(labels, [*strips, *wide], font)[0]
 
 
 def _common_length(rows: Sequence[Row]) -> int:
