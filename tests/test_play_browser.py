@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,14 @@ def opened(page: Page, served: Serving) -> Page:
     return page
 
 
+def until(page: Page, script: str) -> None:
+    """Wait until an expression holds. The page's own policy forbids Playwright's way of it."""
+    deadline = time.monotonic() + 30
+    while not page.evaluate(script):
+        assert time.monotonic() < deadline, script
+        page.wait_for_timeout(20)
+
+
 def press(page: Page, key: str, until: str) -> None:
     page.keyboard.press(key)
     page.wait_for_selector(until, state="attached")
@@ -60,9 +69,10 @@ def reset(page: Page) -> None:
     """Another moment; told by a new frame."""
     before = page.get_attribute("body", "data-frame")
     page.keyboard.press("r")
-    page.wait_for_function(
+    until(
+        page,
         f"document.body.dataset.frame !== '{before}'"
-        " && document.querySelector('#real .steps').textContent === '0'"
+        " && document.querySelector('#real .steps').textContent === '0'",
     )
 
 
@@ -70,9 +80,10 @@ def wake(page: Page) -> None:
     """The dream begins anew; told by a new frame."""
     before = page.get_attribute("body", "data-frame")
     page.keyboard.press("e")
-    page.wait_for_function(
+    until(
+        page,
         f"document.body.dataset.frame !== '{before}'"
-        " && document.querySelector('#dream .steps').textContent === '0'"
+        " && document.querySelector('#dream .steps').textContent === '0'",
     )
 
 
@@ -80,7 +91,7 @@ def step(page: Page) -> None:
     """One step, and the picture of it."""
     before = page.get_attribute("body", "data-step")
     page.keyboard.press("n")
-    page.wait_for_function(f"document.body.dataset.step !== '{before}'")
+    until(page, f"document.body.dataset.step !== '{before}'")
 
 
 def pixels(page: Page, canvas: str) -> np.ndarray:
@@ -119,7 +130,7 @@ def plays(page: Page, side: str, who: str) -> None:
 def slide(page: Page, name: str, value: float, shown: str) -> None:
     script = "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }"
     page.eval_on_selector(f"#{name}", script, value)
-    page.wait_for_function(f"document.getElementById('{name}-text').textContent === '{shown}'")
+    until(page, f"document.getElementById('{name}-text').textContent === '{shown}'")
 
 
 def paddle(image: np.ndarray) -> int:
@@ -134,11 +145,11 @@ def ball_has_landed(image: np.ndarray) -> bool:
 
 def test_the_page_loads_and_moves_and_tells_its_pace(page: Page, served: Serving) -> None:
     page.goto(served.url)
-    page.wait_for_function("Number(document.querySelector('#dream .steps').textContent) > 3")
+    until(page, "Number(document.querySelector('#dream .steps').textContent) > 3")
     assert text(page, "#game") == "Catch"
     assert page.title() == "Catch \u2013 stormrl play"
     words = "document.getElementById('link-text').textContent"
-    page.wait_for_function(f"/[1-9][0-9.]* steps.s, [0-9.]+ shown.s/.test({words})")
+    until(page, f"/[1-9][0-9.]* steps.s, [0-9.]+ shown.s/.test({words})")
 
 
 def test_dream_and_reality_start_from_the_same_frame(game: Page) -> None:
@@ -180,7 +191,7 @@ def test_pause_holds_and_a_step_is_one_step(game: Page) -> None:
         step(game)
         assert (steps(game, "real"), steps(game, "dream")) == (count, count)
     press(game, "p", "#pause[aria-pressed=false]")
-    game.wait_for_function("Number(document.querySelector('#real .steps').textContent) > 5")
+    until(game, "Number(document.querySelector('#real .steps').textContent) > 5")
 
 
 def test_reset_shows_another_moment(game: Page) -> None:
@@ -250,7 +261,7 @@ def test_dream_only_leaves_reality_alone(game: Page) -> None:
     step(game)
     assert (steps(game, "real"), steps(game, "dream")) == (0, 1)
     press(game, "b", "main[data-view=both]")
-    game.wait_for_function("document.querySelector('#dream .steps').textContent === '0'")
+    until(game, "document.querySelector('#dream .steps').textContent === '0'")
     np.testing.assert_array_equal(frame(game, "real"), frame(game, "dream"))
 
 
