@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from miniature import shrunk
 from stormrl import runs
 from stormrl.agent import Agent
@@ -20,12 +22,16 @@ CONTEXT = 3
 
 
 def miniature_agent(path: Path) -> Agent:
-    """An agent of Catch that has learnt nothing."""
+    """An agent of Catch that has learnt nothing; its dreams do not end."""
     config = RunConfig(
         env="stormrl/Catch-v0", steps=2, evaluation_episodes=0, compile="off", agent=shrunk()
     )
     runs.train(config, path)
-    return Agent.load(path, device="cpu")
+    agent = Agent.load(path, device="cpu")
+    with torch.no_grad():
+        last = list(agent.world_model.continues_head.parameters())[-1]
+        last.fill_(20)
+    return agent
 
 
 class Serving(NamedTuple):

@@ -119,7 +119,7 @@ def steps(page: Page, side: str) -> int:
 
 def choose(page: Page, side: str, who: str) -> None:
     """Click on who plays; told by the server's answer."""
-    page.click(f"label:has(input[name={side}][value={who}]) span")
+    page.click(f"input[name={side}][value={who}]")
     plays(page, side, who)
 
 
@@ -389,9 +389,10 @@ def test_another_address_needs_the_token(
         answer = page.goto(served.url.partition("?")[0])
         assert answer is not None
         assert answer.status == 403
-        complaints.clear()  # The browser writes the refusal down.
         step(opened(page, served))
         page.close()
+    # The browser itself writes the refusal down, and that of the icon it looks for.
+    complaints[:] = [words for words in complaints if "403" not in words]
 
 
 def test_everything_has_a_name_for_those_who_do_not_see_it(game: Page) -> None:
