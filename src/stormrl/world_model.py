@@ -126,7 +126,7 @@ class WorldModel(nn.Module):
         metrics["prior_entropy"] = _entropy(prior)
         return total, metrics | {"total": total.detach()}
 
-    def resets(self, is_first: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    def resets(self, is_first: Bool[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
         """Resets as the model sees them: none at all where episode boundaries are ignored."""
         if self.config.episode_boundaries == "ignore":
             return torch.zeros_like(is_first)
