@@ -207,10 +207,11 @@ def test_outcomes_are_drawn_from_what_is_predicted(model: WorldModel) -> None:
     env = DreamEnv(model, outcome="sampled")
     rewards, ended = [], []
     env.reset(seed=0, options={"context": context()})
+    # The draws of a step that is never taken leave its prediction as it was.
+    hidden = torch.ones(1, model.config.sequence.width)
+    continues = float(model.predict(env.z, hidden).continues)
     for _ in range(300):
-        # The draws of a step that is never taken leave its prediction as it was.
-        hidden = torch.ones(1, model.config.sequence.width)
-        reward, continues, terminated = env._outcome(env.z, hidden)
+        reward, _, terminated = env._outcome(env.z, hidden)
         rewards.append(reward)
         ended.append(terminated)
     values, probabilities = (part.numpy() for part in distribution(model, env.z, hidden))

@@ -350,7 +350,9 @@ def test_a_tab_is_greeted_and_sent_frames(served: Serving, agent: Agent) -> None
 
 
 def image(content: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded[..., ::-1]
 
 
 def test_a_tab_that_sees_nothing_is_sent_little_and_misses_no_number(served: Serving) -> None:

@@ -22,7 +22,7 @@ const controls = new Controls((action) => connection.send("action", action));
 function greet(message) {
   const first = hello === null;
   hello = message;
-  find("game").textContent = message.game.replace(/^ALE\//, "").replace(/-v\d+$/, "");
+  find("game").textContent = message.game.replace(/^.*[/:]/, "").replace(/-v\d+$/, "");
   find("about").textContent =
     `Checkpoint ${message.checkpoint.toLocaleString("en")}, protocol ${message.protocol}. ` +
     `The dream begins with ${message.context} real frames.`;
