@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +27,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from playing import CONTEXT, Serving, miniature_agent, serving
 from stormrl.agent import Agent
+from stormrl.commands.play import listen
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.episodes import read_recording
+from stormrl.errors import UserError
 from stormrl.play.keys import buttons, idle
 from stormrl.play.messages import LARGEST, parse
 from stormrl.play.security import Guard, is_loopback
@@ -415,6 +420,26 @@ def test_with_a_token_nothing_goes_without(agent: Agent, tmp_path: Path) -> None
             socket.recv(timeout=10)
         with connect(f"{served.socket_url}?{query}", compression=None, proxy=None) as socket:
             assert Tab(socket).hello["type"] == "hello"
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    miniature_agent(tmp_path / "run")
+    command = [sys.executable, "-m", "stormrl", "play", str(tmp_path / "run"), "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "--json"], stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told = json.loads(process.stdout.readline())
+        assert (told["env"], told["step"]) == ("stormrl/Catch-v0", 2)
+        assert httpx.get(told["url"], trust_env=False).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+        assert process.stdout.read() == process.stderr.read() == ""
+
+
+def test_a_port_in_use_is_told_in_one_line(served: Serving) -> None:
+    with pytest.raises(UserError, match=r"port: .*give another"):
+        listen("127.0.0.1", served.port)
 
 
 def test_there_are_no_more_sessions_than_allowed(served: Serving) -> None:

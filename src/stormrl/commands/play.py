@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.output import messages, say
+from stormrl.commands.output import messages, print_json, say
 from stormrl.errors import UserError
 from stormrl.flags import parse
 
@@ -45,6 +47,8 @@ class Options:
     """Tabs that can play at a time."""
     device: str = "cpu"
     """auto, cpu, cuda or cuda:N. One game's steps are too small to gain from a GPU."""
+    json: bool = False
+    """Print nothing but one JSON object, with the page's address, on standard output."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -62,16 +66,22 @@ def main(args: Sequence[str]) -> int:
     recordings = options.recordings or options.run / "recordings"
     server = Server(agent, options.run, recordings, guard, options.context, options.sessions)
     listening = listen(options.host, options.port)
-    say(messages(), f"{agent.config.env}, step {agent.step:,}; Ctrl-C ends it")
-    say(messages(), address(options.host, listening.getsockname()[1], guard.token))
-    web_server(server.app()).run(sockets=[listening])
+    url = address(options.host, listening.getsockname()[1], guard.token)
+    if options.json:
+        print_json({"env": agent.config.env, "step": agent.step, "url": url})
+        sys.stdout.flush()
+    else:
+        say(messages(), f"{agent.config.env}, step {agent.step:,}; Ctrl-C ends it")
+        say(messages(), url)
+    with contextlib.suppress(KeyboardInterrupt):
+        web_server(server.app()).run(sockets=[listening])
     return 0
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that is bound. Raises `UserError` if the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((host, port), family=family)
     except socket.gaierror as error:
         raise UserError("host", f"{host!r} is no address here: {error.strerror}") from None
