@@ -1,6 +1,6 @@
 """Pictures of the page while the agent plays, for the documentation. Needs Chromium.
 
-    python benchmarks/screenshot_play.py runs/pong docs/images
+python benchmarks/screenshot_play.py runs/pong docs/images
 """
 
 import argparse

@@ -122,9 +122,11 @@ def _anywhere(played: Sequence[Replay], length: int) -> Batch:
 
 
 def _spread(replay: Replay, length: int) -> Batch:
-    """Windows of an episode that do not overlap, evenly over it."""
+    """Windows of an episode that do not overlap: evenly over it, from anywhere on."""
     count = min(WINDOWS, len(replay) // length)
-    start = torch.linspace(0, len(replay) - length, count, dtype=torch.float64).long()
+    every = len(replay) // count
+    first = torch.randint(len(replay) - (count - 1) * every - length + 1, (1,))
+    start = first + every * torch.arange(count)
     return replay.windows(start.to(replay.device), length)
 
 

@@ -28,6 +28,8 @@ MISTAKES = 100
 """Messages that mean nothing, after which a connection is closed."""
 MESSAGES, WITHIN_S = 500, 1.0
 """Messages in a time, after which a connection is closed."""
+PAUSE_S = 0.01
+"""Time in which messages are collected before they are obeyed."""
 POLICY, FAILED, TOO_MANY = 1008, 1011, 1013
 """WebSocket close codes."""
 
@@ -65,7 +67,7 @@ class Session:
         self.step, self.told = 0, 0
         self.ticks: deque[float] = deque(maxlen=30)
         self.step_ms = 0.0
-        self.changed = asyncio.Event()
+        self.changed, self.asked = asyncio.Event(), asyncio.Event()
         self.job: asyncio.Future[Any] | None = None
 
     async def run(self, hello: dict[str, Any]) -> None:
@@ -111,25 +113,35 @@ class Session:
             self.changed.set()
         else:
             self.commands[command.name] = command.value
+            self.asked.set()
 
     async def _play(self) -> None:
+        """A step whenever one is due; what is asked for between two is done at once."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
+            is_due = loop.time() >= due
             commands, self.commands = self.commands, {}
-            news = await self._work(partial(self._advance, commands))
+            news = await self._work(partial(self._advance, commands, is_due))
             if news is not None:
                 self.packet = news
                 self.changed.set()
             await self._save_recordings()
-            # What has taken too long is not made up for.
-            due = max(due + 1 / self.table.settings.speed, loop.time())
-            await asyncio.sleep(due - loop.time())
+            if is_due:  # What has taken too long is not made up for.
+                due = max(due + 1 / self.table.settings.speed, loop.time())
+            await self._asked_or(due)
 
-    def _advance(self, commands: dict[str, Any]) -> tuple[int, bytes] | None:
+    async def _asked_or(self, due: float) -> None:
+        await asyncio.sleep(min(PAUSE_S, max(due - asyncio.get_running_loop().time(), 0)))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self.asked.wait()
+        self.asked.clear()
+
+    def _advance(self, commands: dict[str, Any], due: bool) -> tuple[int, bytes] | None:
         """One step of the game; what there is to tell of it. Runs outside of the event loop."""
         began, steps = time.perf_counter(), (self.table.real.steps, self.table.dream.steps)
-        if not self.table.advance(commands) and self.frame:
+        if not self.table.advance(commands, due) and self.frame:
             return None
         if steps != (self.table.real.steps, self.table.dream.steps):
             self.step += 1

@@ -76,11 +76,11 @@ class Table:
         """Free the emulator."""
         self.real.close()
 
-    def advance(self, commands: Mapping[str, Any]) -> bool:
-        """Obey commands, then take a step if it is time for one; whether anything has changed."""
+    def advance(self, commands: Mapping[str, Any], due: bool = True) -> bool:
+        """Obey commands, then take a step if one is due; whether anything has changed."""
         for name, value in commands.items():
             self._obey(name, value)
-        due = not self.settings.paused or "step" in commands
+        due = (due and not self.settings.paused) or "step" in commands
         if due and self._resting():
             return bool(commands)
         if due:
