@@ -25,6 +25,7 @@ TENSOR_MODULES = (
     "replay",
     "sequence",
     "types",
+    "unbounded",
     "world_model",
 )
 
