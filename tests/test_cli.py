@@ -263,10 +263,18 @@ def test_a_dream_is_filmed_in_the_formats_asked_for(
     run: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     args = ["dream", str(run), "--context", "5", "--horizon", "9", "--episodes", "2"]
+    args += ["--error-episodes", "2"]
     both = json_of(capsys, *args, "--out", str(tmp_path / "new" / "dream"))
-    assert both["files"] == [str(tmp_path / "new" / f"dream.{kind}") for kind in ("mp4", "gif")]
+    names = ("dream.mp4", "dream.gif", "dream.png", "dream.json", "dream-error.png")
+    assert both["files"] == [str(tmp_path / "new" / name) for name in names]
+    assert all(Path(file).stat().st_size > 100 for file in both["files"])
+    written = json.loads(Path(both["files"][3]).read_text())
+    assert written == {name: value for name, value in both.items() if name != "files"}
+    assert (written["context"], written["horizon"], written["temperature"]) == (5, 9, 1.0)
+    assert written["open_loop"]["ahead"] == list(range(1, 10))
+    assert len(written["filmed"][1]["own"]["value"]) == 14
     assert main([*args, "--out", str(tmp_path / "a.gif")]) == 0
-    assert capsys.readouterr().out.replace("\n", "") == str(tmp_path / "a.gif")
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "a.gif")
     assert len(read_video(both["files"][0])) == 14
     assert (tmp_path / "a.gif").read_bytes() == Path(both["files"][1]).read_bytes()
     other = json_of(capsys, *args, "--seed", "3", "--out", str(tmp_path / "b.gif"))

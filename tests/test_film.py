@@ -9,7 +9,7 @@ from stormrl.agent import Agent
 from stormrl.config import RunConfig
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.errors import UserError
-from stormrl.film import dream_film, play_windows, write_film
+from stormrl.film import dream_film, dreams, play_windows, sheet, write_film
 from stormrl.media import read_video
 
 EPISODE = 39
@@ -77,7 +77,7 @@ def test_a_film_can_be_repeated_and_leaves_no_trace(agent: Agent) -> None:
 @pytest.mark.parametrize(
     ("context", "horizon", "field"), [(0, 3, "context"), (3, 0, "horizon"), (30, 1000, "horizon")]
 )
-def test_a_film_longer_than_the_model_can_see_is_refused(
+def test_lengths_that_cannot_be_are_refused(
     agent: Agent, context: int, horizon: int, field: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -91,3 +91,27 @@ def test_the_suffix_chooses_the_format(agent: Agent, tmp_path: Path) -> None:
     write_film(paths, frames)
     assert paths[1].read_bytes()[:3] == b"GIF"
     assert len(read_video(paths[0])) == len(frames)
+
+
+def test_a_dream_may_be_longer_than_the_windows_of_training(agent: Agent) -> None:
+    assert agent.config.agent.world_model.batch_length == 6
+    assert len(dream_film(agent, 1, 4, 30, seed=0)) == 34
+
+
+def test_the_sheet_has_every_scene_and_its_curves(agent: Agent) -> None:
+    seen = dreams(agent, 2, 3, 5, seed=1, error_episodes=3)
+    assert len(seen.filmed) == 2
+    picture = sheet(seen.filmed)
+    one = sheet(seen.filmed[:1])
+    assert picture.dtype == "uint8"
+    assert picture.shape == (2 * one.shape[0], *one.shape[1:])
+    # Eight frames of three times 64 pixels stand side by side, four rows of them below each other.
+    assert picture.shape[1] > 8 * 192
+    assert one.shape[0] > 4 * 192 + 4 * 44
+
+
+def test_the_error_is_measured_over_the_episodes_asked_for(agent: Agent) -> None:
+    error = dreams(agent, 1, 3, 5, seed=1, error_episodes=4).error
+    assert error.dream.shape == error.copy.shape == error.reconstruction.shape == (4, 5)
+    again = dreams(agent, 1, 3, 5, seed=1, error_episodes=4).error
+    assert (error.dream == again.dream).all()

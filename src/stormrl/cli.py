@@ -18,6 +18,7 @@ COMMANDS = {
     "reproduce": "tell whether runs agree with the published ones, game by game",
     "record": "keep episodes of a scripted, random or trained policy",
     "dream": "film what the world model expects next to what happens",
+    "play": "play the game and its dream side by side, in a browser",
     "bench": "time every stage of training on this machine",
     "presets": "list algorithms, sizes and protocols",
     "check-env": "tell whether an environment can be trained on",
