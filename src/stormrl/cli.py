@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": "play whole episodes with a trained agent and write down every score",
     "record": "keep episodes of a scripted, random or trained policy",
     "dream": "film what the world model expects next to what happens",
+    "suite": "train many games, presets and seeds, on one machine or a Ray cluster",
     "bench": "time every stage of training on this machine",
     "presets": "list algorithms, sizes and protocols",
     "check-env": "tell whether an environment can be trained on",

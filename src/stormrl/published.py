@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 PREFIX = "ALE/"
+BENCHMARK = "atari100k"
 
 
 class Reference(NamedTuple):
@@ -15,6 +16,11 @@ class Reference(NamedTuple):
 
     random: float
     human: float
+
+
+def benchmark() -> list[str]:
+    """The 26 games of the Atari 100k benchmark, named as in `Pong`."""
+    return list(_tables()["games"])
 
 
 def reference(game: str) -> Reference | None:
