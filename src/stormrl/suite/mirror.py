@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from stormrl.checkpoint import CHECKPOINTS, CHECKSUMS, LATEST
@@ -49,9 +50,14 @@ class Mirror:
             if self._stored.get(name) != stamp:
                 self._put(name)
                 self._stored[name] = stamp
-        for name in self._remote_files() - here.keys():
+        gone = self._remote_files() - here.keys()
+        for name in gone:
             self._fs.rm_file(self._key(name))
             self._stored.pop(name, None)
+        for folder in {name.rpartition("/")[0] for name in gone}:
+            if not (self._local / folder).is_dir():
+                with suppress(OSError):  # Object stores have no folders to remove.
+                    self._fs.rmdir(self._key(folder))
 
     def _put(self, name: str) -> None:
         folder, _, last = name.rpartition("/")

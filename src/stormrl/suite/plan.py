@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stormrl.config import RunConfig, to_dict
+from stormrl.config import RunConfig, leaves, to_dict
 from stormrl.envs import game_sizes, make_env
 from stormrl.errors import UserError
 from stormrl.published import BENCHMARK, benchmark
@@ -91,7 +91,7 @@ def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
     """
     if config is None:
         return
-    wanted, found = dict(_leaves(to_dict(task.config))), dict(_leaves(config))
+    wanted, found = dict(leaves(to_dict(task.config))), dict(leaves(config))
     if found["steps"] > wanted["steps"]:
         remedy = f"give --steps {found['steps']} or another --out"
         raise UserError("steps", f"{task.name} is set to {found['steps']} steps; {remedy}")
@@ -103,13 +103,3 @@ def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
 
 def _finished(task: Task, standing: Standing) -> bool:
     return standing.saved >= task.config.steps
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            pairs += _leaves(value, f"{prefix}{name}.")
-        else:
-            pairs.append((prefix + name, value))
-    return pairs
