@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -140,7 +139,7 @@ def time_text(seconds: float) -> str:
 
 
 def measure(runs: int, updates: int) -> dict:
-    """Predict a suite of tiny Catch runs from shorter ones, then run it."""
+    """Simulate a suite of tiny Catch runs, from shorter runs and from its own, and run it."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name, RayPool(None) as pool:
         folder = Path(name)
@@ -148,15 +147,12 @@ def measure(runs: int, updates: int) -> dict:
         alone = costs(pool, folder / "alone", catch_tasks(1, updates // 2))
         before = costs(pool, folder / "before", catch_tasks(cores, updates // 2))
         planned = catch_tasks(runs, updates)
+        began = time.time()
         seconds = run_suite(pool, folder / "suite", planned)
         after = costs(pool, folder / "after", catch_tasks(cores, updates // 2))
-        updating_s = statistics.fmean(iteration_s(folder / "suite" / task.name) for task in planned)
-    together = statistics.fmean((before.iteration_s, after.iteration_s))
-    start_s = statistics.fmean((before.start_s, after.start_s))
-    slowdown = (1.0, together / alone.iteration_s)
-    # The time to start was measured with all cores at work: not slowed a second time.
-    work = Work(updates * alone.iteration_s, start_s=start_s / slowdown[-1])
-    predicted = simulate([work] * runs, Cluster(1, cores, slowdown)).seconds
+        own = own_works(folder / "suite", planned, began, cores)
+    predicted = simulate(predicted_works(runs, updates, before, after), Cluster(1, cores)).seconds
+    replayed = simulate(own, Cluster(1, cores)).seconds
     return {
         "runs": runs,
         "updates": updates,
@@ -164,12 +160,44 @@ def measure(runs: int, updates: int) -> dict:
         "alone": alone._asdict(),
         "all_cores_before": before._asdict(),
         "all_cores_after": after._asdict(),
-        "measured_iteration_s": updating_s,
         "measured_s": seconds,
-        "simulated_s": predicted,
-        "simulated_over_measured": predicted / seconds,
+        "simulated_from_shorter_runs_s": predicted,
+        "simulated_from_own_times_s": replayed,
+        "error_from_shorter_runs": predicted / seconds - 1,
+        "error_from_own_times": replayed / seconds - 1,
+        "iterations_s": [work.seconds / updates for work in own],
         "load": os.getloadavg(),
     }
+
+
+def predicted_works(runs: int, updates: int, before: Costs, after: Costs) -> list[Work]:
+    """All cores are at work nearly all the time: what was measured then holds throughout."""
+    iteration = statistics.fmean((before.iteration_s, after.iteration_s))
+    start = statistics.fmean((before.start_s, after.start_s))
+    return [Work(updates * iteration, start_s=start)] * runs
+
+
+def own_works(out: Path, planned: list[Task], began: float, cores: int) -> list[Work]:
+    """The runs of a suite in the order in which they began, by their own times.
+
+    Their mean time to start is the pause before each run, from the suite's beginning or the end of
+    the run before it, and whatever is no update in it.
+    """
+    updates = planned[0].config.steps - planned[0].config.agent.replay.warmup
+    times = sorted((*begin_and_end(out / task.name), task.name) for task in planned)
+    free = sorted([began] * cores + [end for _, end, _ in times])
+    pauses = [begin - freed for (begin, _, _), freed in zip(times, free, strict=False)]
+    iterations = [iteration_s(out / name) for _, _, name in times]
+    inside = [end - begin for begin, end, _ in times]
+    others = [whole - updates * each for whole, each in zip(inside, iterations, strict=True)]
+    start = statistics.fmean(pauses) + statistics.fmean(others)
+    return [Work(updates * each, start_s=start) for each in iterations]
+
+
+def begin_and_end(run: Path) -> tuple[float, float]:
+    """Clock times of a run that was made in one attempt."""
+    first, last = read_jsonlines(run / "attempts.jsonl")
+    return first["time"], last["time"]
 
 
 def catch_tasks(runs: int, updates: int) -> list[Task]:
@@ -206,7 +234,7 @@ def run_suite(pool: RayPool, out: Path, planned: list[Task]) -> float:
     """Seconds until all runs have finished."""
     session = Session(Plan({task: Standing() for task in planned}), Storage(str(out)))
     began = time.monotonic()
-    session.run(pool, Share(), lambda: False, lambda entries: None, sys.stderr.write)
+    session.run(pool, Share(), lambda: False, lambda entries: None, lambda text: None)
     seconds = time.monotonic() - began
     assert all(entry.state == "finished" for entry in session.entries.values())
     return seconds
