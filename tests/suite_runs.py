@@ -16,10 +16,10 @@ from small_runs import assert_same_runs, history, small_config, started
 from stormrl.config import RunConfig, leaves, to_dict
 from stormrl.run_directory import RunDirectory
 from stormrl.suite.plan import Task, tasks
-from stormrl.suite.session import Entry
 
 GAME = "stormrl/Catch-v0"
 PATIENCE_S = 300
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 def small_tasks(seeds: list[int], **fields) -> list[Task]:
@@ -127,10 +127,8 @@ class FaultySuite:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         from ray.cluster_utils import Cluster
 
-        small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-        self._cluster = Cluster(initialize_head=True, head_node_args=small)
-        self._node = self._cluster.add_node(**small)
-        self._small = small
+        self._cluster = Cluster(initialize_head=True, head_node_args=NODE)
+        self._node = self._new_node()
         try:
             yield
         finally:
@@ -151,7 +149,7 @@ class FaultySuite:
     def kill_node(self) -> None:
         run = wait_until(lambda: next(self._training_on_node(), None), "a run on the second node")
         self._kill([run], "node", lambda: self._cluster.remove_node(self._node, False))
-        self._node = self._cluster.add_node(**self._small)
+        self._node = self._new_node()
 
     def kill_driver(self) -> None:
         def both() -> list[Path]:
@@ -175,6 +173,9 @@ class FaultySuite:
             killed = sum(lost.run == task.name for lost in self.interrupted)
             assert len(starts(self.out / task.name)) == 1 + killed, task.name
         return twice
+
+    def _new_node(self) -> Any:
+        return self._cluster.add_node(wait=True, **NODE)
 
     def _training(self) -> Iterator[Path]:
         paths = (self.out / task.name for task in self.planned)
@@ -209,7 +210,3 @@ def differences(planned: list[Task], suite: Path, alone: Path) -> dict[str, str]
         except AssertionError as difference:
             found[task.name] = str(difference).splitlines()[0] or "differs"
     return found
-
-
-def ignore(entries: dict[str, Entry] | str) -> None:
-    """What a session shows or says, to nobody."""
