@@ -3,6 +3,7 @@
     python benchmarks/scaling.py                        # the planning table, as Markdown
     python benchmarks/scaling.py --bench results/bench/h200.json
     python benchmarks/scaling.py --measure              # a small suite, measured and simulated
+    python benchmarks/scaling.py --replay runs/first    # a suite that has finished, simulated
 
 The table takes iteration times from `stormrl bench --json`; without --bench, from the figures
 that come with the package. The measurement times a few updates of one run alone and of several at
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stormrl.config import RunConfig
+from stormrl.files import read_json
 from stormrl.jsonlines import read_jsonlines
 from stormrl.presets import agent_config
 from stormrl.suite.estimate import START_S, figures_for
@@ -63,10 +65,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--bench", type=Path, nargs="*", default=[])
     parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--replay", type=Path, help="folder of a suite that has finished")
+    parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--updates", type=int, default=250)
     options = parser.parse_args()
-    if options.measure:
+    if options.replay is not None:
+        print(json.dumps(replay(options.replay, options.slots), indent=2))
+    elif options.measure:
         print(json.dumps(measure(options.runs, options.updates), indent=2))
     else:
         print(planning_table(options.bench))
@@ -146,13 +152,10 @@ def measure(runs: int, updates: int) -> dict:
         run_suite(pool, folder / "warm", catch_tasks(1, 10))
         alone = costs(pool, folder / "alone", catch_tasks(1, updates // 2))
         before = costs(pool, folder / "before", catch_tasks(cores, updates // 2))
-        planned = catch_tasks(runs, updates)
-        began = time.time()
-        seconds = run_suite(pool, folder / "suite", planned)
+        seconds = run_suite(pool, folder / "suite", catch_tasks(runs, updates))
         after = costs(pool, folder / "after", catch_tasks(cores, updates // 2))
-        own = own_works(folder / "suite", planned, began, cores)
+        replayed = replay(folder / "suite", cores)
     predicted = simulate(predicted_works(runs, updates, before, after), Cluster(1, cores)).seconds
-    replayed = simulate(own, Cluster(1, cores)).seconds
     return {
         "runs": runs,
         "updates": updates,
@@ -162,10 +165,8 @@ def measure(runs: int, updates: int) -> dict:
         "all_cores_after": after._asdict(),
         "measured_s": seconds,
         "simulated_from_shorter_runs_s": predicted,
-        "simulated_from_own_times_s": replayed,
         "error_from_shorter_runs": predicted / seconds - 1,
-        "error_from_own_times": replayed / seconds - 1,
-        "iterations_s": [work.seconds / updates for work in own],
+        "replayed": replayed,
         "load": os.getloadavg(),
     }
 
@@ -177,27 +178,44 @@ def predicted_works(runs: int, updates: int, before: Costs, after: Costs) -> lis
     return [Work(updates * iteration, start_s=start)] * runs
 
 
-def own_works(out: Path, planned: list[Task], began: float, cores: int) -> list[Work]:
-    """The runs of a suite in the order in which they began, by their own times.
+def replay(out: Path, slots: int) -> dict:
+    """Simulate a suite that was run without failures, from the times of its own iterations.
 
-    Their mean time to start is the pause before each run, from the suite's beginning or the end of
-    the run before it, and whatever is no update in it.
+    A run's work is its updates times the mean of its iterations. What is no iteration (a process,
+    imports, random steps, evaluation, the pause before it) is one number for all runs, the mean.
     """
-    updates = planned[0].config.steps - planned[0].config.agent.replay.warmup
-    times = sorted((*begin_and_end(out / task.name), task.name) for task in planned)
-    free = sorted([began] * cores + [end for _, end, _ in times])
-    pauses = [begin - freed for (begin, _, _), freed in zip(times, free, strict=False)]
-    iterations = [iteration_s(out / name) for _, _, name in times]
-    inside = [end - begin for begin, end, _ in times]
-    others = [whole - updates * each for whole, each in zip(inside, iterations, strict=True)]
-    start = statistics.fmean(pauses) + statistics.fmean(others)
-    return [Work(updates * each, start_s=start) for each in iterations]
+    spans = sorted((*begin_and_end(path.parent), path.parent) for path in out.glob("*/config.json"))
+    first, last = spans[0][0], max(end for _, end, _ in spans)
+    updating = [training_s(run) for _, _, run in spans]
+    others = [end - begin - work for (begin, end, _), work in zip(spans, updating, strict=True)]
+    ends = sorted(end for _, end, _ in spans)
+    pauses = [begin - end for (begin, _, _), end in zip(spans[slots:], ends, strict=False)]
+    inside, pause = statistics.fmean(others), statistics.fmean(pauses or [0.0])
+    works = [Work(work, start_s=inside + pause) for work in updating]
+    # The clock of the measurement begins where the first run does: after its pause.
+    simulated = simulate(works, Cluster(1, slots)).seconds - pause
+    return {
+        "runs": len(spans),
+        "slots": slots,
+        "training_s": updating,
+        "other_s": inside,
+        "pause_s": pause,
+        "measured_s": last - first,
+        "simulated_s": simulated,
+        "error": simulated / (last - first) - 1,
+    }
 
 
 def begin_and_end(run: Path) -> tuple[float, float]:
     """Clock times of a run that was made in one attempt."""
     first, last = read_jsonlines(run / "attempts.jsonl")
     return first["time"], last["time"]
+
+
+def training_s(run: Path) -> float:
+    """All of a run's iterations with updates, at their mean time."""
+    config = read_json(run / "config.json")["config"]
+    return (config["steps"] - config["agent"]["replay"]["warmup"]) * iteration_s(run)
 
 
 def catch_tasks(runs: int, updates: int) -> list[Task]:

@@ -40,6 +40,13 @@ def flag_values(config: RunConfig) -> dict[str, Any]:
     return {f"--{name.removeprefix('agent.').replace('_', '-')}": value for name, value in named}
 
 
+def suite_command(planned: list[Task], out: Path | str) -> list[str]:
+    """What makes a suite of these runs, as it is typed."""
+    seeds = [str(task.config.seed) for task in planned]
+    command = [sys.executable, "-m", "stormrl", "suite", "--games", GAME, "--seeds", *seeds]
+    return [*command, "--out", str(out), *as_flags(planned[0].config)]
+
+
 def train_alone(task: Task, folder: Path) -> Path:
     """The same run without a suite, in a process of its own."""
     path = folder / task.name
@@ -120,6 +127,7 @@ class FaultySuite:
         self.out, self.planned = folder, planned
         self.steps = planned[0].config.steps
         self.interrupted: list[Interrupted] = []
+        self.driver: subprocess.Popen | None = None
 
     @contextmanager
     def cluster(self) -> Iterator[None]:
@@ -132,13 +140,13 @@ class FaultySuite:
         try:
             yield
         finally:
+            if self.driver is not None and self.driver.poll() is None:
+                self.driver.kill()
             self._cluster.shutdown()
 
     def start_driver(self) -> None:
-        seeds = [str(task.config.seed) for task in self.planned]
-        command = [sys.executable, "-m", "stormrl", "suite", "--games", GAME, "--seeds", *seeds]
-        command += ["--out", str(self.out), "--ray-address", self._cluster.address]
-        command += as_flags(self.planned[0].config)
+        command = suite_command(self.planned, self.out)
+        command += ["--ray-address", self._cluster.address]
         with (self.out.with_suffix(".log")).open("a") as log:
             self.driver = subprocess.Popen(command, stderr=log, stdout=log)
 
@@ -156,10 +164,12 @@ class FaultySuite:
             found = list(self._training())
             return found if len(found) == 2 else []
 
+        assert self.driver is not None, "nothing was started"
         self._kill(wait_until(both, "two runs in training"), "driver", self.driver.kill)
         self.driver.wait()
 
     def finish(self) -> int:
+        assert self.driver is not None, "nothing was started"
         return self.driver.wait(timeout=2 * PATIENCE_S)
 
     def trained_twice(self) -> dict[str, int]:

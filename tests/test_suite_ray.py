@@ -19,22 +19,31 @@ from suite_runs import (
     reached,
     small_tasks,
     starts,
+    suite_command,
     train_alone,
     wait_until,
 )
 
 
-def suite_process(planned, out, *flags) -> subprocess.Popen:
-    """`stormrl suite` on a local Ray."""
-    seeds = [str(task.config.seed) for task in planned]
-    command = [sys.executable, "-m", "stormrl", "suite", "--games", GAME, "--seeds", *seeds]
-    command += ["--out", str(out), *as_flags(planned[0].config), *flags]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+@pytest.fixture
+def suite_process():
+    """Starts `stormrl suite` on a local Ray; whatever of it is left at the end is killed."""
+    started: list[subprocess.Popen] = []
+
+    def start(planned, out, *flags) -> subprocess.Popen:
+        command = [*suite_command(planned, out), *flags]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
-def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path):
+def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path, suite_process):
     """One run, the smallest suite there is; its process gets SIGKILL amid training."""
     planned = small_tasks([1], steps=200, log_every=1, checkpoint_every=20)
     (task,) = planned
@@ -74,7 +83,7 @@ def test_a_node_a_worker_and_the_driver_are_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path, suite_process):
     """Kept at a URL, so that the two sittings share nothing but the store."""
     planned = small_tasks([1, 2, 3], steps=300, log_every=1, checkpoint_every=1000)
     folder = tmp_path / "suite"
@@ -105,7 +114,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_succeed_is_given_up_in_one_line(tmp_path):
+def test_a_run_that_cannot_succeed_is_given_up_in_one_line(tmp_path, suite_process):
     """A run directory that another process holds, as after the loss of contact to a machine."""
     from stormrl.run_directory import RunDirectory
 
