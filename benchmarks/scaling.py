@@ -109,10 +109,10 @@ def rows(config: RunConfig, bench: list[Path]) -> tuple[list[Row], list[str]]:
             Row(f"{machines} x {cores} cores, 2 a run", cpu_s, Cluster(machines, cores // 2))
         )
     sources = [
-        f"- GPU: {1000 * gpu_s:.0f} ms an iteration; {gpu.source}",
+        f"- GPU: {1000 * gpu.stages['iteration']:.0f} ms an iteration; {gpu.source}",
         f"- target GPU: {1000 * TARGET_S:.0f} ms an iteration; what the project aims at, assumed",
         f"- 4 runs a GPU: each takes {SHARED[-1]:g} times longer than alone, assumed",
-        f"- cores: {cpu_s:.2f} s an iteration; {cpu.source}",
+        f"- cores: {cpu.stages['iteration']:.2f} s an iteration; {cpu.source}",
     ]
     return [replace(row, cluster=replace(row.cluster, repair_s=REPAIR_S)) for row in made], sources
 

@@ -201,6 +201,6 @@ def test_the_table_shows_what_runs_first_and_sums_up():
     ]
     table = suite_table(entries, rows=2)
     assert list(table.columns[0].cells) == ["runs", "waits"]
-    assert "1 more runs not shown" in str(table.caption)
+    assert "1 more not shown" in str(table.caption)
     assert summary(entries) == "1 running · 1 waiting · 1 finished · 2 steps/s · ETA 0:01:00"
     assert [eta_s(entry) for entry in entries] == [None, None, 30.0]

@@ -222,7 +222,8 @@ def _report(options: Options, session: Session, args: Sequence[str]) -> int:
     if options.json:
         print_json(_record(options, session))
     else:
-        results().print(suite_table(entries, rows=len(entries)))
+        console = results()
+        console.print(suite_table(entries, len(entries), console.width))
     again = shlex.join(["stormrl", "suite", *args])
     failed = [entry for entry in entries if entry.state == "failed"]
     if failed:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
@@ -26,6 +27,21 @@ STYLES: dict[State, str] = {
     "waiting": "dim",
     "finished": "green",
 }
+COLUMNS: tuple[tuple[str, JustifyMethod, int], ...] = (
+    ("run", "left", 12),
+    ("state", "left", 8),
+    ("progress", "left", 8),
+    ("step", "right", 7),
+    ("return", "right", 6),
+    ("steps/s", "right", 7),
+    ("ETA", "right", 7),
+    ("attempt", "right", 7),
+    ("machine", "left", 7),
+)
+"""Header, alignment and least width of each column."""
+WIDE_ONLY = {"progress", "attempt", "machine"}
+WIDE = 100
+BAR = 10
 AROUND_TABLE = 4
 """Lines that the table takes beside its rows, and one for the prompt."""
 
@@ -55,7 +71,8 @@ class SuiteDisplay:
         """How all runs stand."""
         if self._console.is_interactive:
             rows = max(self._console.height - AROUND_TABLE, 1)
-            self._live.update(suite_table(list(entries.values()), rows), refresh=True)
+            table = suite_table(list(entries.values()), rows, self._console.width)
+            self._live.update(table, refresh=True)
         elif self._clock() - self._shown_s >= LOG_PERIOD_S:
             self._shown_s = self._clock()
             self.message(summary(list(entries.values())))
@@ -65,19 +82,25 @@ class SuiteDisplay:
         self._console.print(text, markup=False, soft_wrap=True)
 
 
-def suite_table(entries: Sequence[Entry], rows: int) -> Table:
-    """A row for each run, the first `rows` of them, and a line about all."""
+def suite_table(entries: Sequence[Entry], rows: int, width: int = WIDE) -> Table:
+    """A row for each run, the first `rows` of them, and a line about all.
+
+    width: characters there are; below `WIDE`, bars, attempts and machines are left out.
+    """
+    shown = [
+        index
+        for index, (header, *_) in enumerate(COLUMNS)
+        if width >= WIDE or header not in WIDE_ONLY
+    ]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
-    table.add_column("run", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("progress", width=16)
-    for header in ("step", "return", "steps/s", "ETA", "attempt"):
-        table.columns.append(Column(header, justify="right", no_wrap=True))
-    table.add_column("machine", no_wrap=True, overflow="ellipsis")
+    for header, justify, least in map(COLUMNS.__getitem__, shown):
+        column = Column(header, justify=justify, no_wrap=True, overflow="ellipsis")
+        table.columns.append(dataclasses.replace(column, min_width=least))
     ordered = sorted(entries, key=lambda entry: ORDER.index(entry.state))
     for entry in ordered[:rows]:
-        table.add_row(*_row(entry))
-    hidden = f" · {len(entries) - rows} more runs not shown" if len(entries) > rows else ""
+        cells = _row(entry)
+        table.add_row(*(cells[index] for index in shown))
+    hidden = f" · {len(entries) - rows} more not shown" if len(entries) > rows else ""
     table.caption = Text(summary(entries) + hidden, "dim")
     return table
 
@@ -106,8 +129,8 @@ def _row(entry: Entry) -> tuple[str | Text | ProgressBar, ...]:
     return (
         entry.task.name,
         Text(entry.state, STYLES[entry.state]),
-        ProgressBar(total=steps, completed=standing.step),
-        f"{standing.step:,}/{steps:,}",
+        ProgressBar(total=steps, completed=standing.step, width=BAR),
+        f"{standing.step:,}",
         short_number(standing.mean_return),
         short_number(standing.steps_per_s),
         "--" if left_s is None else duration_text(left_s),
