@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 from typing import Any, Self
 
 from stormrl.errors import UserError
@@ -42,11 +44,15 @@ class RayPool:
             raise UserError("ray_address", message) from None
 
     def __enter__(self) -> Self:
+        # Ray prints what its machines report on standard output, which belongs to results.
+        self._output = contextlib.redirect_stdout(sys.stderr)
+        self._output.__enter__()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         """Leave the cluster; a local one ends."""
         self._ray.shutdown()
+        self._output.__exit__(*exception)
 
     def machines(self) -> list[Machine]:
         """What the cluster consists of at this moment."""
