@@ -83,34 +83,43 @@ def test_a_node_a_worker_and_the_driver_are_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path, suite_process):
-    """Kept at a URL, so that the two sittings share nothing but the store."""
+def test_stopped_suites_save_every_run_and_the_same_command_goes_on(tmp_path, suite_process):
+    """Ctrl-C, then SIGTERM; kept at a URL, so that the sittings share nothing but the store."""
     planned = small_tasks([1, 2, 3], steps=300, log_every=1, checkpoint_every=1000)
     folder = tmp_path / "suite"
-    suite = suite_process(planned, f"file://{folder}", "--scratch", str(tmp_path / "scratch"))
 
-    def training():
-        scratch = list((tmp_path / "scratch").glob("stormrl-suite-*/*"))
-        begun = [run for run in scratch if (run / "metrics.jsonl").exists()]
-        return [run for run in begun if reached(run) > 20]
+    def sitting(number: int, *flags: str) -> subprocess.Popen:
+        scratch = str(tmp_path / f"scratch{number}")
+        return suite_process(planned, f"file://{folder}", "--scratch", scratch, *flags)
 
-    running = wait_until(training, "a run in training")
+    def training(number: int) -> list:
+        runs = list((tmp_path / f"scratch{number}").glob("stormrl-suite-*/*"))
+        begun = [run for run in runs if starts(run) and (run / "metrics.jsonl").exists()]
+        return [run for run in begun if starts(run)[-1]["step"] + 10 < reached(run)]
+
+    suite = sitting(1)
+    running = wait_until(lambda: training(1), "a run in training")
     os.killpg(suite.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
     _, said = suite.communicate()
-    assert suite.returncode == 3
+    assert suite.returncode == 3, said
     assert "everything is saved" in said
     assert f"stormrl suite --games {GAME}" in said
     for run in running:
-        assert newest_checkpoint(folder / run.name) > 20
-    again = suite_process(planned, f"file://{folder}", "--scratch", str(tmp_path / "other"))
-    again.communicate()
-    assert again.returncode == 0
+        assert newest_checkpoint(folder / run.name) > 10
+    suite = sitting(2)
+    wait_until(lambda: training(2), "a run in training again")
+    suite.terminate()
+    _, said = suite.communicate()
+    assert suite.returncode == 3, said
+    suite = sitting(3)
+    suite.communicate()
+    assert suite.returncode == 0
     for task in planned:
         train_alone(task, tmp_path / "alone")
     assert differences(planned, folder, tmp_path / "alone") == {}
-    idle = suite_process(planned, f"file://{folder}", "--json")
-    printed, _ = idle.communicate()
-    assert (idle.returncode, json.loads(printed)["finished"]) == (0, True)
+    suite = sitting(4, "--json")
+    printed, _ = suite.communicate()
+    assert (suite.returncode, json.loads(printed)["finished"]) == (0, True)
 
 
 @pytest.mark.slow

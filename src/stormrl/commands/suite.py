@@ -137,8 +137,8 @@ def _run(options: Options, planned: Sequence[Task], args: Sequence[str]) -> int:
     session = Session(plan, storage, options.attempts, options.scratch)
     session.period_s = LOOK_S if storage.in_place else LOOK_FAR_S
     if plan.left:
-        # From here on Ctrl-C asks for an orderly end.
-        with StopRequest() as stop, RayPool(options.ray_address) as pool:
+        # In this order: Ray sets signal handlers of its own when it starts.
+        with RayPool(options.ray_address) as pool, StopRequest() as stop:
             share = _share(options, pool.machines())
             display = SuiteDisplay(_console(options))
             display.message(_start_text(options, plan, share, pool.machines()))
