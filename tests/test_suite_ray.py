@@ -45,11 +45,11 @@ def suite_process():
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path, suite_process):
     """One run, the smallest suite there is; its process gets SIGKILL amid training."""
-    planned = small_tasks([1], steps=200, log_every=1, checkpoint_every=20)
+    planned = small_tasks([1], steps=120, log_every=1, checkpoint_every=20)
     (task,) = planned
     run = tmp_path / "suite" / task.name
     suite = suite_process(planned, tmp_path / "suite", "--json")
-    wait_until(lambda: amid_training(run, 200) or suite.poll() is not None, "a run in training")
+    wait_until(lambda: amid_training(run, 120) or suite.poll() is not None, "a run in training")
     assert suite.poll() is None, suite.communicate()
     os.kill(starts(run)[0]["pid"], signal.SIGKILL)
     wait_until(lambda: not alive(starts(run)[0]["pid"]), "its end")
@@ -59,7 +59,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path, suite_process):
     assert [start["step"] for start in starts(run)] == [0, saved]
     assert 0 < lost - saved <= 20
     (record,) = json.loads(printed)["runs"]
-    assert (record["state"], record["step"], record["attempts"]) == ("finished", 200, 2)
+    assert (record["state"], record["step"], record["attempts"]) == ("finished", 120, 2)
     train_alone(task, tmp_path / "alone")
     assert differences(planned, tmp_path / "suite", tmp_path / "alone") == {}
 
