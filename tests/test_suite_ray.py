@@ -43,6 +43,7 @@ def suite_process():
             process.communicate()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path, suite_process):
     """One run, the smallest suite there is; its process gets SIGKILL amid training."""
     planned = small_tasks([1], steps=120, log_every=1, checkpoint_every=20)
