@@ -70,7 +70,8 @@ def starts(run: Path) -> list[dict[str, Any]]:
 def reached(run: Path) -> int:
     """The last step that a run has trained; it writes one line of metrics a step."""
     lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    return json.loads([line for line in lines if line.endswith(b"\n")][-1])["step"]
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return json.loads(whole[-1])["step"] if whole else 0
 
 
 def newest_checkpoint(run: Path) -> int:
