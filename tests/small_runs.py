@@ -25,8 +25,8 @@ STEPS = 60
 WARMUP = 16
 
 
-def new_run(path: Path, **fields) -> RunDirectory:
-    """A run of 60 steps, of which replay keeps 40."""
+def small_config(**fields) -> RunConfig:
+    """60 steps, of which replay keeps 40."""
     agent = shrunk()
     settings = {
         "env": "stormrl/Catch-v0",
@@ -39,7 +39,12 @@ def new_run(path: Path, **fields) -> RunDirectory:
         "compile": "off",
         "device": "cpu",
     }
-    return RunDirectory.create(path, RunConfig(**(settings | fields)))
+    return RunConfig(**(settings | fields))
+
+
+def new_run(path: Path, **fields) -> RunDirectory:
+    """The directory of a run of 60 steps."""
+    return RunDirectory.create(path, small_config(**fields))
 
 
 def opened(path: Path) -> Trainer:

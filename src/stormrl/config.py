@@ -7,8 +7,9 @@ A run is described by one `RunConfig`. Algorithm and size are two separate quest
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from stormrl.errors import UserError
 
@@ -403,3 +404,12 @@ class RunConfig:
 def to_dict(config: object) -> dict:
     """Nested plain dictionary of a config, ready for JSON."""
     return dataclasses.asdict(config)  # type: ignore[call-overload]
+
+
+def leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names of the fields in what `to_dict` gave, with their values."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

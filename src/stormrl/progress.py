@@ -221,27 +221,29 @@ def _percent(status: Status) -> str:
 
 def _time(status: Status) -> str:
     if status.step >= status.total_steps:
-        return f"took {_hours(status.elapsed_s)}"
-    return "ETA --" if status.eta_s is None else f"ETA {_hours(status.eta_s)}"
+        return f"took {duration_text(status.elapsed_s)}"
+    return "ETA --" if status.eta_s is None else f"ETA {duration_text(status.eta_s)}"
 
 
 def _figures(status: Status) -> list[str]:
     losses = {name.rsplit("/", 1)[-1]: value for name, value in status.metrics.items()}
     return [
-        f"return {_short(status.mean_return)}",
-        f"{_short(status.steps_per_s)} steps/s",
-        f"{_short(status.updates_per_s)} updates/s",
-        *(f"{name} {_short(value)}" for name, value in losses.items()),
+        f"return {short_number(status.mean_return)}",
+        f"{short_number(status.steps_per_s)} steps/s",
+        f"{short_number(status.updates_per_s)} updates/s",
+        *(f"{name} {short_number(value)}" for name, value in losses.items()),
     ]
 
 
-def _short(value: float | None) -> str:
+def short_number(value: float | None) -> str:
+    """A number in few characters; -- for one that is not known."""
     if value is None:
         return "--"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _hours(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Hours, minutes and seconds, as in 1:05:09."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

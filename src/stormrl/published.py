@@ -17,6 +17,7 @@ STORM_RERUN = "STORM-2026-rerun"
 """The same authors' later runs of it, under another protocol."""
 
 PREFIX = "ALE/"
+BENCHMARK = "atari100k"
 
 
 class Reference(NamedTuple):
@@ -101,6 +102,11 @@ def normalised(scores: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
         for game, scale in scales.items()
         if scale is not None
     }
+
+
+def benchmark() -> list[str]:
+    """The 26 games of the Atari 100k benchmark, named as in `Pong`."""
+    return list(_tables()["games"])
 
 
 def reference(game: str) -> Reference | None:

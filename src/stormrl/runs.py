@@ -96,6 +96,11 @@ def game_name(env_id: str) -> str:
     return env_id.rpartition("/")[2].rpartition(":")[2].partition("-v")[0].lower()
 
 
+def run_name(config: RunConfig) -> str:
+    """Name of a run's directory, unless it is given one."""
+    return f"{game_name(config.env)}-{config.preset}-{config.size}-seed{config.seed}"
+
+
 def fresh(path: Path) -> Path:
     """`path`, or if that is there already the first of `path-2`, `path-3`, ... that is not."""
     names = (path.name if index == 1 else f"{path.name}-{index}" for index in count(1))

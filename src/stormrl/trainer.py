@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -88,6 +88,8 @@ class Trainer:
         self.skipped = SkippedUpdates(agent, self.backend.device)
         self.step = 0
         self.elapsed_s = 0.0
+        self.saved: Callable[[], None] = _nothing
+        """Called after every checkpoint; the run waits meanwhile."""
         self._cut_short: Episode | None = None
 
     @property
@@ -135,6 +137,7 @@ class Trainer:
         checkpoint.save(self.run.path, self.step, tensors, asdict(state))
         checkpoint.prune(self.run.path, self.config.keep_checkpoints)
         self.store.prune(kept["replay"] for kept in checkpoint.states(self.run.path))
+        self.saved()
 
     def restore(self) -> None:
         """Continue from the newest good checkpoint of the run, or from its beginning."""
@@ -268,3 +271,7 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
+
+
+def _nothing() -> None:
+    pass

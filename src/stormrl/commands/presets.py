@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Column
 
 from stormrl.commands.output import number, print_json, results, table
-from stormrl.config import AgentConfig, to_dict
+from stormrl.config import AgentConfig, leaves, to_dict
 from stormrl.flags import parse
 from stormrl.presets import ABLATIONS, PRESETS, SIZES, Edit, agent_config
 
@@ -61,18 +61,13 @@ def describe() -> dict[str, Any]:
 
 def changes(edit: Edit) -> dict[str, Any]:
     """Flags by which an edit of the default configuration can be spelled out, and their values."""
-    before, after = AgentConfig(), edit(AgentConfig())
-    old = dict(_leaves(to_dict(before)))
-    return {flag: value for flag, value in _leaves(to_dict(after)) if old[flag] != value}
+    before, after = flag_values(AgentConfig()), flag_values(edit(AgentConfig()))
+    return {flag: value for flag, value in after.items() if before[flag] != value}
 
 
-def _leaves(config: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        flag = prefix + name.replace("_", "-")
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{flag}.")
-        else:
-            yield flag, value
+def flag_values(config: AgentConfig) -> dict[str, Any]:
+    """Every field of a configuration as a flag, with its value."""
+    return {f"--{name.replace('_', '-')}": value for name, value in leaves(to_dict(config))}
 
 
 def _summary(edit: Edit) -> str:

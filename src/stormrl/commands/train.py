@@ -96,10 +96,9 @@ def _start(options: NewRun) -> int:
 
 def default_directory(config: RunConfig) -> Path:
     """Where a run goes that is given no place."""
-    from stormrl.runs import game_name
+    from stormrl.runs import run_name
 
-    name = f"{game_name(config.env)}-{config.preset}-{config.size}-seed{config.seed}"
-    return Path("runs") / name
+    return Path("runs") / run_name(config)
 
 
 def _resume(args: Sequence[str]) -> int:

@@ -1,0 +1,105 @@
+"""What a suite consists of: one run for each game, preset and seed, each in its own directory."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stormrl.config import RunConfig, leaves, to_dict
+from stormrl.envs import game_sizes, make_env
+from stormrl.errors import UserError
+from stormrl.published import BENCHMARK, benchmark
+from stormrl.runs import find_protocol, run_name
+from stormrl.suite.standing import Standing
+
+_VERSION = re.compile(r"-v[0-9]+$")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of a suite."""
+
+    name: str
+    """Of its directory."""
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every run of a suite, and how far each is."""
+
+    standings: Mapping[Task, Standing]
+
+    @property
+    def left(self) -> list[Task]:
+        """Runs that have steps to go; those already begun come first."""
+        open_tasks = [task for task, at in self.standings.items() if not _finished(task, at)]
+        return sorted(open_tasks, key=lambda task: self.standings[task].saved == 0)
+
+    @property
+    def finished(self) -> list[Task]:
+        """Runs of which nothing is left to do."""
+        return [task for task, at in self.standings.items() if _finished(task, at)]
+
+
+def named_games(games: Sequence[str]) -> list[str]:
+    """The games that are meant, the name of a benchmark replaced by its games."""
+    return [name for game in games for name in (benchmark() if game == BENCHMARK else [game])]
+
+
+def env_id(game: str) -> str:
+    """The Gymnasium id of a game that is given by name alone, as in `Boxing`."""
+    return game if "/" in game or ":" in game or _VERSION.search(game) else f"ALE/{game}-v5"
+
+
+def tasks(
+    games: Sequence[str], seeds: Sequence[int], configs: Mapping[str, RunConfig]
+) -> list[Task]:
+    """One task for each game, preset and seed; `configs` holds a preset's config.
+
+    Seeds come last in the order of games and presets, so that every game has a first result early.
+    Raises `UserError` if two of them would share a directory.
+    """
+    planned = [
+        replace(config, env=env_id(game), seed=seed)
+        for seed in seeds
+        for game in named_games(games)
+        for config in configs.values()
+    ]
+    names = Counter(map(run_name, planned))
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise UserError("games", f"two runs would both be {twice[0]}; give every one once")
+    return [Task(run_name(config), config) for config in planned]
+
+
+def check_games(planned: Sequence[Task]) -> None:
+    """Raises `UserError` if a game cannot be made or trained on here."""
+    for env, protocol in sorted({(task.config.env, task.config.protocol) for task in planned}):
+        made = make_env(env, find_protocol(protocol))
+        game_sizes(made)
+        made.close()
+
+
+def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
+    """Raises `UserError` if the directory holds a run of another configuration.
+
+    `config` is what its config.json says. The number of steps alone may have grown.
+    """
+    if config is None:
+        return
+    wanted, found = dict(leaves(to_dict(task.config))), dict(leaves(config))
+    if found["steps"] > wanted["steps"]:
+        remedy = f"give --steps {found['steps']} or another --out"
+        raise UserError("steps", f"{task.name} is set to {found['steps']} steps; {remedy}")
+    for field in wanted.keys() - {"steps"}:
+        if field in found and found[field] != wanted[field]:
+            began = f"{task.name} began with {found[field]!r}, not {wanted[field]!r}"
+            raise UserError(field, f"{began}; go on with the same flags or give another --out")
+
+
+def _finished(task: Task, standing: Standing) -> bool:
+    return standing.saved >= task.config.steps

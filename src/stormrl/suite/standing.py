@@ -1,0 +1,84 @@
+"""How far a run is, by what lies in its directory."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stormrl.checkpoint import CHECKPOINTS, CHECKSUMS
+from stormrl.files import parse_json
+from stormrl.progress import EPISODES_IN_MEAN
+from stormrl.record import EPISODES, METRICS
+from stormrl.run_directory import CONFIG
+from stormrl.suite.attempt_log import ATTEMPTS, START
+from stormrl.suite.storage import Storage
+
+TAIL = 2**14
+LINES_IN_RATE = 5
+
+
+class Standing(NamedTuple):
+    """How far a run is; None is what is not known yet."""
+
+    saved: int = 0
+    """Step of the newest checkpoint."""
+    step: int = 0
+    """Newest step that any of its histories tells of."""
+    mean_return: float | None = None
+    """Of the last training episodes."""
+    steps_per_s: float | None = None
+    host: str | None = None
+    """The machine it was begun on last."""
+    attempts: int = 0
+    """How often it was begun; of the last ones if there are many."""
+
+
+def read_standing(storage: Storage, run: str) -> Standing:
+    """The standing of a run; all zeros of one that has not begun."""
+    saved = saved_step(storage, run)
+    metrics = _last_lines(storage, run, METRICS)
+    episodes = _last_lines(storage, run, EPISODES)
+    starts = [line for line in _last_lines(storage, run, ATTEMPTS) if line.get("event") == START]
+    returns = [line["return"] for line in episodes[-EPISODES_IN_MEAN:]]
+    return Standing(
+        saved=saved,
+        step=max([saved, *(line["step"] for line in (*metrics[-1:], *episodes[-1:]))]),
+        mean_return=statistics.fmean(returns) if returns else None,
+        steps_per_s=_rate(metrics[-LINES_IN_RATE:]),
+        host=starts[-1]["host"] if starts else None,
+        attempts=len(starts),
+    )
+
+
+def saved_step(storage: Storage, run: str) -> int:
+    """Step of the newest checkpoint that is there as a whole, 0 without one."""
+    for name in reversed(storage.names(run, CHECKPOINTS)):
+        if name.isdigit() and CHECKSUMS in storage.names(run, CHECKPOINTS, name):
+            return int(name)
+    return 0
+
+
+def read_config(storage: Storage, run: str) -> dict[str, Any] | None:
+    """The config of a run as its directory tells it, None of one that has not begun."""
+    content = storage.read(run, CONFIG)
+    if content is None:
+        return None
+    return parse_json(content, Path(storage.where(run)) / CONFIG).get("config")
+
+
+def _last_lines(storage: Storage, run: str, name: str) -> list[dict[str, Any]]:
+    """Whole lines at the end of a history that may be written to at this moment."""
+    content = storage.tail(TAIL, run, name)
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    if len(content) == TAIL:
+        lines = lines[1:]  # It may begin in the middle.
+    return [json.loads(line) for line in lines]
+
+
+def _rate(metrics: list[dict[str, Any]]) -> float | None:
+    if len(metrics) < 2 or metrics[-1]["wall_s"] <= metrics[0]["wall_s"]:
+        return None
+    steps = metrics[-1]["step"] - metrics[0]["step"]
+    return steps / (metrics[-1]["wall_s"] - metrics[0]["wall_s"])

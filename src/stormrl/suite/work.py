@@ -1,0 +1,119 @@
+"""One run of a suite on the machine where this is called: begun, or gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from stormrl.trainer import Trainer
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a machine must be told about a run; plain values, so that it can be sent there."""
+
+    name: str
+    config: dict[str, Any]
+    out: str
+    """Path or URL of the suite."""
+    scratch: str
+    """Folder on the machine for runs whose suite is kept at a URL; empty for the system's own."""
+    threads: int
+    """Threads of the arithmetic."""
+    command: tuple[str, ...]
+    """What was typed; becomes part of the run's provenance."""
+
+
+class Ended(NamedTuple):
+    """How an attempt at a run ended."""
+
+    step: int
+    finished: bool
+    error: str | None = None
+    """Why it did not end well, in one line."""
+
+
+def work(job: Job) -> Ended:
+    """Train the run, from its last checkpoint if there is one; returns however it ends.
+
+    Meant for a process of its own, in whose main thread it is called: threads and signals are set.
+    """
+    _limit_threads(job.threads)
+    sys.argv[:] = job.command
+    # Imported late: PyTorch reads the number of threads once.
+    from stormrl.errors import UserError
+
+    try:
+        return _train(job)
+    except UserError as error:
+        return Ended(0, False, str(error))
+    except Exception as error:
+        sys.stderr.write(traceback.format_exc())
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        return Ended(0, False, f"{type(error).__name__}: {error} ({where})".replace("\n", " "))
+
+
+def _limit_threads(count: int) -> None:
+    os.environ.update(dict.fromkeys(THREADS, str(count)))
+
+
+def _train(job: Job) -> Ended:
+    from stormrl.suite.mirror import Mirror
+    from stormrl.suite.storage import Storage
+
+    storage = Storage(job.out)
+    if storage.in_place:
+        return _go_on(job, storage.path(job.name), _nothing)
+    mirror = Mirror(storage, job.name, _scratch(job))
+    mirror.fetch()
+    try:
+        return _go_on(job, _scratch(job), mirror.push)
+    finally:
+        mirror.push()
+
+
+def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
+    from stormrl import runs
+    from stormrl.config_io import config_from_dict
+    from stormrl.errors import UserError
+    from stormrl.run_directory import CONFIG
+    from stormrl.suite.attempt_log import AttemptLog
+
+    config, log = config_from_dict(job.config), AttemptLog(path)
+
+    def started(trainer: Trainer) -> None:
+        trainer.saved = saved
+        log.start(trainer.step)
+        saved()
+
+    try:
+        if (path / CONFIG).exists():
+            outcome = runs.resume(path, config.steps, log, started)
+        else:
+            outcome = runs.train(config, path, log, started)
+    except UserError as error:
+        log.write("failed", error=str(error))
+        return Ended(runs.steps_done(path), False, str(error))
+    log.write("finished" if outcome.finished else "stopped", step=outcome.step)
+    return Ended(outcome.step, outcome.finished)
+
+
+def _scratch(job: Job) -> Path:
+    """Runs of equal names in different suites are kept apart."""
+    suite = hashlib.sha256(job.out.encode()).hexdigest()[:12]
+    return Path(job.scratch or tempfile.gettempdir()) / f"stormrl-suite-{suite}" / job.name
+
+
+def _nothing() -> None:
+    pass
