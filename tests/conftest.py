@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["browser"]
+
 TENSOR_MODULES = (
     "actor_critic",
     "functional",
