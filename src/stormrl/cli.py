@@ -17,6 +17,8 @@ COMMANDS = {
     "eval": "play whole episodes with a trained agent and write down every score",
     "record": "keep episodes of a scripted, random or trained policy",
     "dream": "film what the world model expects next to what happens",
+    "report": "one HTML page about one run or hundreds",
+    "doctor": "tell why a run does not learn",
     "bench": "time every stage of training on this machine",
     "presets": "list algorithms, sizes and protocols",
     "check-env": "tell whether an environment can be trained on",
