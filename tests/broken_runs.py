@@ -3,7 +3,6 @@
 `python tests/broken_runs.py` trains them all and records their metrics under tests/data/doctor.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

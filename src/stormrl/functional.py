@@ -63,10 +63,10 @@ def two_hot_mean(logits: Float[Tensor, "*n bins"], low: float, high: float) -> F
 def two_hot_entropies(
     target: Float[Tensor, "*n"], bins: int, low: float, high: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """What `two_hot_cross_entropy` averages to over these targets, in nats, at best.
+    """Least mean of `two_hot_cross_entropy` over these targets, in nats.
 
-    First for a prediction that is the same everywhere (the entropy of the mean two-hot target), then
-    for one that knows each target (the mean of their entropies). What lies between them is learnable.
+    First for a prediction that is the same everywhere (the entropy of the mean two-hot target),
+    then for one that knows each target (the mean of their entropies).
     """
     lower, weight = two_hot_position(symlog(target).flatten(), bins, low, high)
     bin_index = torch.arange(bins, device=target.device)
