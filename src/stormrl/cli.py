@@ -15,6 +15,7 @@ from stormrl.errors import UserError
 COMMANDS = {
     "train": "train an agent on a game, or go on with a run",
     "eval": "play whole episodes with a trained agent and write down every score",
+    "reproduce": "tell whether runs agree with the published ones, game by game",
     "record": "keep episodes of a scripted, random or trained policy",
     "dream": "film what the world model expects next to what happens",
     "report": "one HTML page about one run or hundreds",

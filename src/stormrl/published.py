@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 STORM = "STORM"
 """The released runs of the paper, none of them with a demonstration."""
+PRESET, SIZE, PROTOCOL, STEPS = "official", "base", "official", 100_000
+"""How those runs are made here."""
 STORM_RERUN = "STORM-2026-rerun"
 """The same authors' later runs of it, under another protocol."""
 

@@ -16,7 +16,6 @@ from stormrl.flags import parse
 if TYPE_CHECKING:
     from stormrl.agent import Agent
     from stormrl.envs import Protocol
-    from stormrl.evaluate import Score
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ def main(args: Sequence[str]) -> int:
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.agent import Agent
     from stormrl.runs import agent_scores
+    from stormrl.scores_file import write_scores
     from stormrl.scoring import summary
 
     agent = Agent.load(options.run, options.step, options.device)
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> int:
     console.quiet = options.json
     with console.status(f"playing {episodes} episodes of {agent.config.env}"):
         scores = agent_scores(agent, episodes, protocol, options.seed)
-    _write_down(options.run, agent.step, protocol, scores)
+    write_scores(options.run, agent.step, protocol.name, scores)
     record = summary(agent.config.env, protocol.name, agent.step, scores)
     if options.json:
         print_json(record)
@@ -100,15 +100,3 @@ def _protocol(agent: Agent, options: Options) -> Protocol:
     if options.greedy:
         return replace(protocol, name=f"{protocol.name}-greedy", greedy_evaluation=True)
     return protocol
-
-
-def _write_down(run: Path, step: int, protocol: Protocol, scores: Sequence[Score]) -> None:
-    from stormrl.record import Recorder
-
-    try:
-        recorder = Recorder(run)
-    except OSError as error:
-        raise UserError("run", f"{run} cannot be written: {error.strerror}") from None
-    for index, score in enumerate(scores):
-        recorder.score(step, protocol.name, index, score.total, score.length, score.seed)
-    recorder.close()

@@ -1,0 +1,218 @@
+"""`stormrl reproduce`: whether new runs agree with the released ones, game by game."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from stormrl.commands.output import messages, number, print_json, results, say, table
+from stormrl.commands.train import default_directory
+from stormrl.config import RunConfig
+from stormrl.errors import UserError
+from stormrl.flags import parse
+from stormrl.presets import agent_config
+from stormrl.progress import SilentProgress, TrainingProgress
+from stormrl.published import PRESET, PROTOCOL, SIZE, STEPS, game_of, games
+from stormrl.stop import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from stormrl.reproduction import Comparison
+    from stormrl.run_directory import RunDirectory
+    from stormrl.scored_runs import ScoredRun
+
+TITLE = f"mean return under protocol {PROTOCOL}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Tell whether runs agree with the published ones, game by game.
+
+    Trains on games of the Atari 100k benchmark, or takes finished runs; evaluates under protocol
+    official, and compares the mean return of a game with the 95 % prediction interval of the
+    released runs.
+
+    Exit code 0: all do. 1: a game lies outside. 3: none does, but for some game the interval of so
+    few seeds would hold random play or PPO as well; or the training was stopped. The same command
+    goes on where it was stopped.
+    """
+
+    games: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GAME...")] = ()
+    """Games, such as Boxing; with --runs by default all that the runs played."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")] = ()
+    """Take these finished runs, and train nothing."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = (1,)
+    """Seeds of the runs to train on each game."""
+    preset: str = PRESET
+    """Algorithm to train."""
+    size: str = SIZE
+    """Size to train."""
+    steps: int = STEPS
+    """Environment steps of each run."""
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Episodes whose mean is a run's score; by default as many as the protocol asks for."""
+    folder: Path = Path("runs")
+    """Where new runs go."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    compile: Literal["auto", "off", "on"] = "auto"
+    """Compile the update."""
+    json: bool = False
+    """Print nothing but one JSON object, at the end, on standard output."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Train or take runs, evaluate and compare; returns the exit code."""
+    options = parse(Options, args, "stormrl reproduce")
+    _check(options)
+    names = tuple(map(_game, options.games))
+    # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.reproduction import compare, exit_code
+    from stormrl.scored_runs import finished_runs
+
+    paths = options.runs or _trained(options, names)
+    if paths is None:
+        return _stopped(options.json)
+    found = finished_runs(paths, names)
+    names = names or tuple(dict.fromkeys(_game(run.config.env) for run in found))
+    runs = [_scored(run, options) for run in found]
+    comparisons = [compare(name, [run.mean for run in runs if run.game == name]) for name in names]
+    if options.json:
+        print_json({"finished": True, "protocol": PROTOCOL, "games": _records(comparisons, runs)})
+    else:
+        _show(comparisons, runs)
+    return exit_code(comparisons)
+
+
+def _check(options: Options) -> None:
+    if not options.games and not options.runs:
+        raise UserError("GAME", "is missing; give games, such as Boxing, or finished --runs")
+    if options.episodes is not None and options.episodes < 1:
+        raise UserError("episodes", f"is {options.episodes}; give 1 or more")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError("seeds", "repeat one, and the same seed gives the same run")
+
+
+def _game(name: str) -> str:
+    """As the published scores call it: `Boxing` for `boxing` and `ALE/Boxing-v5`."""
+    known = {game.lower(): game for game in games()}
+    name = game_of(name)
+    if name.lower() in known:
+        return known[name.lower()]
+    nearest = difflib.get_close_matches(name.lower(), known, n=1)
+    remedy = f"did you mean {known[nearest[0]]}?" if nearest else f"known are {', '.join(games())}"
+    raise UserError("GAME", f"no scores of {name!r} are published; {remedy}")
+
+
+def _trained(options: Options, names: Sequence[str]) -> list[Path] | None:
+    """Directories of a finished run for every game and seed; None if the training was stopped."""
+    from stormrl.scored_runs import train_on
+
+    paths = []
+    for name, seed in itertools.product(names, options.seeds):
+        config = _config(options, name, seed)
+        path = options.folder / default_directory(config).name
+        progress = SilentProgress()
+        if not options.json:
+            say(messages(), f"{name}, seed {seed}: {path}")
+            progress = TrainingProgress(config.steps)
+        if not train_on(config, path, progress):
+            return None
+        paths.append(path)
+    return paths
+
+
+def _config(options: Options, game: str, seed: int) -> RunConfig:
+    return RunConfig(
+        env=f"ALE/{game}-v5",
+        protocol=PROTOCOL,
+        steps=options.steps,
+        seed=seed,
+        preset=options.preset,
+        size=options.size,
+        device=options.device,
+        compile=options.compile,
+        evaluation_episodes=_episodes(options),
+        agent=agent_config(options.preset, options.size),
+    )
+
+
+def _episodes(options: Options) -> int:
+    from stormrl.envs import PROTOCOLS
+
+    return options.episodes or PROTOCOLS[PROTOCOL].evaluation_episodes
+
+
+def _scored(run: RunDirectory, options: Options) -> ScoredRun:
+    from stormrl.envs import PROTOCOLS
+    from stormrl.scored_runs import scored
+
+    console = messages()
+    console.quiet = options.json
+    with console.status(f"score of {run.path}"):
+        return scored(run, PROTOCOLS[PROTOCOL], _episodes(options), options.device)
+
+
+def _stopped(json: bool) -> int:
+    if json:
+        print_json({"finished": False})
+    else:
+        say(messages(), "Stopped, and nothing compared; the same command goes on.")
+    return EXIT_INTERRUPTED
+
+
+def _records(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
+    return [
+        comparison.record()
+        | {"runs": [_run_record(run) for run in runs if run.game == comparison.game]}
+        for comparison in comparisons
+    ]
+
+
+def _run_record(run: ScoredRun) -> dict[str, Any]:
+    from stormrl.reproduction import differences
+
+    return {
+        "run_dir": str(run.run.path),
+        "seed": run.run.config.seed,
+        "returns": list(run.returns),
+        "differences": differences(run.run.config),
+    }
+
+
+def _show(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> None:
+    from stormrl.reproduction import differences
+
+    rows = [
+        (
+            comparison.game,
+            str(len(comparison.scores)),
+            f"{comparison.mean:,.1f}" if comparison.scores else "--",
+            "{:,.1f} to {:,.1f}".format(*comparison.interval),
+            _verdict(comparison),
+        )
+        for comparison in comparisons
+    ]
+    numbers = map(number, ("runs", "mean", "expected (95 %)"))
+    results().print(table(TITLE, ("game", *numbers, "verdict"), rows))
+    for run in runs:
+        for difference in differences(run.run.config):
+            say(messages(), f"not as released: {run.run.path} has {difference}")
+
+
+def _verdict(comparison: Comparison) -> str:
+    from stormrl.reproduction import Verdict
+
+    match comparison.verdict, comparison.runs_needed:
+        case Verdict.TOO_FEW, None:
+            return "no number of seeds can tell"
+        case Verdict.TOO_FEW, needed:
+            return f"too few seeds, {needed} would tell"
+        case Verdict.OUTSIDE, _:
+            return "below" if comparison.mean < comparison.interval.low else "above"
+    return comparison.verdict

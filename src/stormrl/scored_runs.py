@@ -1,0 +1,88 @@
+"""Finished runs with their scores: trained as far as they are not, evaluated unless they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from stormrl import runs
+from stormrl.agent import Agent
+from stormrl.config import RunConfig
+from stormrl.envs import Protocol
+from stormrl.errors import UserError
+from stormrl.progress import Progress
+from stormrl.published import game_of
+from stormrl.run_directory import CONFIG, RunDirectory
+from stormrl.scores_file import read_scores, write_scores
+from stormrl.scoring import mean_and_stderr
+from stormrl.trainer import EVALUATION_SEED
+
+
+class ScoredRun(NamedTuple):
+    """A finished run and its score."""
+
+    game: str
+    """As in `Boxing`."""
+    run: RunDirectory
+    returns: tuple[float, ...]
+    """Of its evaluation episodes."""
+
+    @property
+    def mean(self) -> float:
+        """The score."""
+        mean, _ = mean_and_stderr(self.returns)
+        return mean
+
+
+def train_on(config: RunConfig, path: Path, progress: Progress) -> bool:
+    """Have the run of `config` in the directory `path`, whatever of it is there; True if finished.
+
+    Raises `UserError` if another run is there.
+    """
+    if not (path / CONFIG).exists():
+        return runs.train(config, path, progress).finished
+    there = RunDirectory.open(path).config
+    same = replace(
+        config,
+        device=there.device,
+        compile=there.compile,
+        evaluation_episodes=there.evaluation_episodes,
+    )
+    if there != same:
+        remedy = "give another --folder, or take the run as it is with --runs"
+        raise UserError("folder", f"{path} holds a run with other settings; {remedy}")
+    return runs.resume(path, progress=progress).finished
+
+
+def finished_runs(paths: Sequence[Path], games: Sequence[str]) -> list[RunDirectory]:
+    """The runs of these games, or without any of all, in these directories.
+
+    Raises `UserError` for one that is not finished, or that repeats another's game and seed.
+    """
+    found: dict[tuple[str, int], RunDirectory] = {}
+    for path in paths:
+        run = RunDirectory.open(path)
+        done, config = runs.steps_done(path), run.config
+        if games and game_of(config.env) not in games:
+            continue
+        if done < config.steps:
+            remedy = f"go on with it: stormrl train --resume {path}"
+            raise UserError("runs", f"{path} is at step {done} of {config.steps}; {remedy}")
+        twin = found.setdefault((game_of(config.env), config.seed), run)
+        if twin is not run:
+            twins = f"{twin.path} and {path} both have seed {config.seed}"
+            raise UserError("runs", f"{twins}: no two samples; leave one out")
+    return list(found.values())
+
+
+def scored(run: RunDirectory, protocol: Protocol, episodes: int, device: str) -> ScoredRun:
+    """A run with its score under `protocol`: the one written down, or it is played now."""
+    step = runs.steps_done(run.path)
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + episodes)
+    scores = read_scores(run.path, step, protocol.name, seeds)
+    if scores is None:
+        scores = runs.agent_scores(Agent.load(run.path, device=device), episodes, protocol)
+        write_scores(run.path, step, protocol.name, scores)
+    return ScoredRun(game_of(run.config.env), run, tuple(score.total for score in scores))
