@@ -113,17 +113,22 @@ class Actor:
     def state(
         self, obs: Tensor, memory: Memory, uniform: Tensor
     ) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B D"]]:
-        """Latent and hidden state on which the policy decides.
+        """Latent and hidden state on which the policy decides."""
+        frames = torch.cat([memory.obs, obs.unsqueeze(1)], dim=1)
+        return self.state_of(self.world_model.encode(frames), memory, uniform)
+
+    def state_of(
+        self, posterior: Float[Tensor, "B L1 K C"], memory: Memory, uniform: Tensor
+    ) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B D"]]:
+        """The same where all frames, the current one last, have been encoded.
 
         The hidden state is that of the last remembered step. The latent is drawn from the current
         frame's posterior, or from the prior predicted before that frame was seen.
         """
         model = self.world_model
-        frames = torch.cat([memory.obs, obs.unsqueeze(1)], dim=1)
-        posterior = model.encode(frames)
         z = model.latent.sample(posterior, uniform)
         hidden = model.observe(z[:, :-1], memory.action, memory.is_first)
-        rows = torch.arange(len(obs), device=obs.device)
+        rows = torch.arange(len(z), device=z.device)
         # Unused places lie behind the last remembered step: causality keeps them out of it.
         h = hidden[rows, memory.filled.clamp(min=1) - 1]
         if self.config.latent == "prior":

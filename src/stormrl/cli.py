@@ -20,6 +20,7 @@ COMMANDS = {
     "dream": "film what the world model expects next to what happens",
     "report": "one HTML page about one run or hundreds",
     "doctor": "tell why a run does not learn",
+    "play": "play the game and its dream side by side, in a browser",
     "bench": "time every stage of training on this machine",
     "presets": "list algorithms, sizes and protocols",
     "check-env": "tell whether an environment can be trained on",

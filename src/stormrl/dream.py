@@ -1,78 +1,181 @@
-"""Open-loop dreams: the world model continues real contexts under the actions that were taken."""
+"""What the world model makes of real windows: seeing every frame, and dreaming on from a few."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from stormrl.media import Frames, Row, side_by_side, upscale
+from stormrl.actor_critic import ActorCritic
+from stormrl.envs.dream import DreamContext, DreamEnv, picture
+from stormrl.functional import categorical_kl
+from stormrl.media import Row, side_by_side, upscale
 from stormrl.types import Batch
+from stormrl.unbounded import UnboundedSequence
 from stormrl.world_model import WorldModel
 
 SCALE = 3
 
 
-class Dream(NamedTuple):
-    """What the model makes of real windows; up to `context` it saw the frames."""
+class Course(NamedTuple):
+    """How a window went in reality or in the model's eyes: index `t` is what came with frame `t`.
+
+    So `reward[t]` and `continues[t]` follow the action before frame `t`, unlike in a batch. What
+    is not known is NaN.
+    """
+
+    frames: np.ndarray
+    """uint8 [T, height, width, channels]"""
+    reward: np.ndarray
+    """float64 [T]; predicted, unless the course is the real one."""
+    continues: np.ndarray
+    """float64 [T]: probability that the episode went on, or whether it did."""
+    value: np.ndarray
+    """float64 [T]: the critic's value of the state at frame `t`."""
+    kl: np.ndarray
+    """float64 [T]: nats between the posterior, which has seen frame `t`, and the prior."""
+
+
+class Scene(NamedTuple):
+    """One window four times over; the dreams saw its first `context` frames."""
 
     context: int
-    reconstruction: Float[Tensor, "B T channels height width"]
-    """Decoded posterior of every real frame."""
-    frames: Float[Tensor, "B T channels height width"]
-    """The reconstruction of the context, then decoded draws from the prior."""
-    reward: Float[Tensor, "B T"]
-    """Predicted rewards, closed-loop inside the context and open-loop after it."""
-    continues: Float[Tensor, "B T"]
-    """Predicted probabilities that the episode goes on."""
+    real: Course
+    reconstruction: Course
+    """The model saw every frame: what it predicts is one step ahead."""
+    dream: Course
+    """The model went on under the actions that were taken."""
+    own: Course | None
+    """The policy acted in the dream; None without a policy."""
+
+
+def scenes(
+    world_model: WorldModel,
+    actor_critic: ActorCritic | None,
+    batch: Batch,
+    context: int,
+    temperature: float = 1.0,
+) -> list[Scene]:
+    """A scene for each window of a batch. Draws from torch's default generator."""
+    env = DreamEnv(world_model, actor_critic, temperature=temperature)
+    windows = [Batch(*(part[row] for part in batch)) for row in range(len(batch.action))]
+    return [_scene(env, window, context, int(torch.randint(2**31, ()))) for window in windows]
+
+
+def dream_rows(
+    world_model: WorldModel, batch: Batch, context: int, temperature: float = 1.0
+) -> Sequence[Row]:
+    """Three rows to look at: real, reconstruction and dream; windows stand side by side."""
+    return picture_rows(scenes(world_model, None, batch, context, temperature))
+
+
+def picture_rows(seen: Sequence[Scene]) -> list[Row]:
+    """A row for each course of the scenes, which stand side by side."""
+    context = seen[0].context
+    rows = [
+        _row("real", [scene.real for scene in seen]),
+        _row("reconstruction", [scene.reconstruction for scene in seen]),
+        _row("dream", [scene.dream for scene in seen], context),
+    ]
+    own = [scene.own for scene in seen if scene.own is not None]
+    return [*rows, _row("own actions", own, context)] if own else rows
+
+
+def _row(label: str, courses: Sequence[Course], dream_from: int | None = None) -> Row:
+    frames = side_by_side([upscale(course.frames, SCALE) for course in courses])
+    return Row(label, frames, dream_from)
+
+
+def _scene(env: DreamEnv, window: Batch, context: int, seed: int) -> Scene:
+    rng = np.random.default_rng(seed)
+    reconstruction, posterior = watch(env, window, rng)
+    taken = window.action.tolist()
+    dream = _dream(env, window, context, seed, lambda t, _: taken[t], reconstruction, posterior)
+    own = None
+    if env.actor_critic is not None:
+
+        def policy(_: int, info: dict) -> int:
+            return int(rng.choice(env.actions, p=info["policy"] / info["policy"].sum()))
+
+        own = _dream(env, window, context, seed, policy, reconstruction, None)
+    return Scene(context, _real(window), reconstruction, dream, own)
+
+
+def _real(window: Batch) -> Course:
+    unknown = np.full(len(window.action), np.nan)
+    frames = np.ascontiguousarray(window.obs.movedim(1, -1).cpu().numpy())
+    return Course(frames, _after(window.reward), _after(window.continues), unknown, unknown)
 
 
 @torch.no_grad()
-def dream(world_model: WorldModel, batch: Batch, context: int) -> Dream:
-    """Show the model `context` frames of each window, then only the actions.
-
-    Draws from the device's default generator.
-    """
-    model = world_model
-    steps = batch.action.shape[1]
-    posterior = model.encode(batch.obs)
-    z = model.latent.sample(posterior, torch.rand(posterior.shape[:-1], device=posterior.device))
-    is_first = model.resets(batch.is_first[:, :context])
-    hidden, cache = model.sequence.prefill(
-        z[:, :context], batch.action[:, :context], is_first, steps
+def watch(env: DreamEnv, window: Batch, rng: np.random.Generator) -> tuple[Course, Tensor]:
+    """The course of a model that sees every frame, and the posteriors [T, K, C]."""
+    model, agent = env.world_model, env.actor_critic
+    posterior = model.encode(window.obs)
+    uniform = torch.from_numpy(rng.random(posterior.shape[:-1], np.float32)).to(posterior.device)
+    z = model.latent.sample(posterior, uniform)
+    h = _hidden(model, z, window)
+    predicted = model.predict(z, h)
+    kl = categorical_kl(posterior[1:], model.latent.prior(h[:-1]))
+    value = torch.full_like(kl, torch.nan)
+    if agent is not None:
+        value = agent.value(agent.state(z[1:], h[:-1]))
+    # At the beginning of an episode there is nothing to look back on.
+    unknown = model.resets(window.is_first)[1:]
+    course = Course(
+        picture(model.decode(z)),
+        _after(predicted.reward),
+        _after(predicted.continues),
+        _from_second(value.masked_fill(unknown, torch.nan)),
+        _from_second(kl.masked_fill(unknown, torch.nan)),
     )
-    latents, hiddens = list(z[:, :context].unbind(1)), list(hidden.unbind(1))
-    for t in range(context, steps):
-        prior = model.latent.prior(hiddens[-1])
-        noise = torch.rand(prior.shape[:-1], device=prior.device)
-        latents.append(model.latent.sample(prior, noise))
-        hiddens.append(model.step(latents[-1], batch.action[:, t], cache))
-    dreamt = torch.stack(latents, dim=1)
-    prediction = model.predict(dreamt, torch.stack(hiddens, dim=1))
-    return Dream(
-        context=context,
-        reconstruction=model.decode(z),
-        frames=model.decode(dreamt),
-        reward=prediction.reward,
-        continues=prediction.continues,
-    )
+    return course, posterior
 
 
-def dream_rows(world_model: WorldModel, batch: Batch, context: int) -> Sequence[Row]:
-    """Three rows to look at: real, reconstruction and dream; windows stand side by side."""
-    dreamt = dream(world_model, batch, context)
-    return (
-        Row("real", _pictures(batch.obs.float() / 255)),
-        Row("reconstruction", _pictures(dreamt.reconstruction)),
-        Row("dream", _pictures(dreamt.frames), dream_from=context),
-    )
+def _hidden(model: WorldModel, z: Tensor, window: Batch) -> Tensor:
+    """Hidden states [T, D] of a model that sees every frame."""
+    sequence, hidden = UnboundedSequence(model), []
+    for t, begins in enumerate(model.resets(window.is_first).tolist()):
+        if begins:
+            sequence = UnboundedSequence(model)
+        hidden.append(sequence.push(z[t : t + 1], window.action[t : t + 1]))
+    return torch.cat(hidden)
 
 
-def _pictures(images: Float[Tensor, "B T channels height width"]) -> Frames:
-    scaled = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    windows = scaled.permute(0, 1, 3, 4, 2).cpu().numpy()
-    return side_by_side([upscale(np.ascontiguousarray(window), SCALE) for window in windows])
+def _dream(
+    env: DreamEnv,
+    window: Batch,
+    context: int,
+    seed: int,
+    act: Callable[[int, dict], int],
+    seen: Course,
+    posterior: Tensor | None,
+) -> Course:
+    """The course that goes as `seen` up to the context and as dreamt from there on."""
+    # Of a context with an episode's beginning in it, the dream goes on from what comes after.
+    resets = env.world_model.resets(window.is_first[:context])
+    begin = max([0, *resets.nonzero().flatten().tolist()])
+    obs = np.ascontiguousarray(window.obs[begin:context].movedim(1, -1).cpu().numpy())
+    start = DreamContext(obs, window.action[begin : context - 1].cpu().numpy())
+    _, info = env.reset(seed=seed, options={"context": start})
+    course = Course(*(part.copy() for part in seen))
+    for t in range(context, len(window.action)):
+        course.frames[t], course.reward[t], _, _, info = env.step(act(t - 1, info))
+        course.continues[t], course.value[t] = info["continues"], info["value"]
+        course.kl[t] = np.nan
+        if posterior is not None:
+            prior = torch.from_numpy(info["probabilities"]).to(posterior.device)
+            course.kl[t] = float(categorical_kl(posterior[t], prior))
+    return course
+
+
+def _after(steps: Tensor) -> np.ndarray:
+    """By frame what was by the action before it."""
+    return _from_second(steps[:-1])
+
+
+def _from_second(values: Tensor) -> np.ndarray:
+    return np.concatenate([[np.nan], values.double().cpu().numpy()])

@@ -68,6 +68,29 @@ def learning_curve(
     figure.savefig(path, dpi=200)
 
 
+def error_curves(path: str | Path, open_loop: Mapping[str, Any], game: str) -> None:
+    """Error of dreams over steps ahead, beside a copy of the last frame and a reconstruction.
+
+    open_loop: what `OpenLoopError.record` gives. The suffix of `path` chooses the format.
+    """
+    figure = Figure(figsize=(8, 4.5), layout=ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.08))
+    axes = figure.add_subplot()
+    labels = {"dream": "dream", "copy": "copy of the last frame", "reconstruction": "frame is seen"}
+    for (name, label), colour in zip(labels.items(), (COLOURS[4], INK, COLOURS[0]), strict=True):
+        band = open_loop[name]
+        steps = open_loop["ahead"]
+        axes.fill_between(steps, band["low"], band["high"], color=colour, alpha=0.18, linewidth=0)
+        axes.plot(steps, band["mean"], color=colour, linewidth=2, label=label)
+    _style(axes, "steps ahead of the last frame seen", "mean squared error of pixels in [0, 1]")
+    axes.set_ylim(bottom=0)
+    ahead, episodes = open_loop["sees_ahead"], open_loop["episodes"]
+    title = f"{game}: dreams beat a copy for {ahead} steps"
+    _add_words(figure, title, f"{episodes} episodes; band: 95 % bootstrap interval of the mean")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=200)
+
+
 def rolling_mean(returns: Values, window: int) -> npt.NDArray[np.float64]:
     """At each index the mean of the last `window` values, of fewer while there are fewer."""
     sums = np.cumsum(np.concatenate([[0.0], np.asarray(returns, np.float64)]))

@@ -1,42 +1,102 @@
-"""A film of an agent's dreams, over episodes that it plays for the purpose."""
+"""Films and pictures of an agent's dreams, over episodes that it plays for the purpose."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from stormrl.agent import Agent
 from stormrl.collector import Collector
 from stormrl.device import Backend
-from stormrl.dream import dream_rows
+from stormrl.dream import Scene, picture_rows, scenes
 from stormrl.envs import PROTOCOLS, game_sizes, make_env
 from stormrl.errors import UserError
-from stormrl.media import Frames, stack_rows, write_gif, write_mp4
+from stormrl.media import (
+    BORDER,
+    GAP,
+    Frames,
+    Image,
+    Row,
+    contact_sheet,
+    stack_rows,
+    write_gif,
+    write_mp4,
+)
+from stormrl.open_loop import OpenLoopError, open_loop_error
 from stormrl.replay import Replay
+from stormrl.strips import LABELS, QUANTITIES, common_span, legend, panel, strip_rows
 from stormrl.types import Batch
 
 FPS = 8
 LONGEST_PLAY = 500
 """Steps of an episode that are played at most; the filmed part lies anywhere in them."""
+WINDOWS = 8
+"""Windows of an episode, at most, that its open-loop error is measured on."""
+COLUMNS = 16
+"""Frames in a row of the contact sheet, at most."""
+
+
+class Dreams(NamedTuple):
+    """Dreams about freshly played episodes."""
+
+    filmed: Sequence[Scene]
+    """One scene of each of the first episodes."""
+    error: OpenLoopError
+    """Over several windows of every episode."""
 
 
 def dream_film(agent: Agent, episodes: int, context: int, horizon: int, seed: int) -> Frames:
     """Real, reconstructed and dreamt frames, a column for each episode; uint8 [T, H, W, 3].
 
     The model sees `context` frames and dreams on for `horizon` under the actions that were taken,
-    for less where an episode is shorter. Raises `UserError` if the model cannot look so far.
+    for less where an episode is shorter; in the last row the policy acts. Raises `UserError` for
+    lengths that cannot be.
     """
-    _check_length(agent, context, horizon)
+    return film(dreams(agent, episodes, context, horizon, seed).filmed)
+
+
+def dreams(
+    agent: Agent,
+    episodes: int,
+    context: int,
+    horizon: int,
+    seed: int,
+    temperature: float = 1.0,
+    error_episodes: int = 1,
+) -> Dreams:
+    """Scenes to look at, out of `episodes` fresh ones, and the open-loop error of more.
+
+    Episode `i` is played with seed `seed + i`. Raises `UserError` for lengths that cannot be.
+    """
+    _check_lengths(context, horizon)
     with Backend(agent.device).fork_rng():
         torch.manual_seed(seed)
-        windows = play_windows(agent, episodes, context + horizon, seed)
-        if windows.action.shape[1] <= context:
-            shortest = f"the shortest episode has {windows.action.shape[1]} steps"
+        played = [_play(agent, seed + index) for index in range(max(episodes, error_episodes))]
+        length = min([context + horizon, *map(len, played)])
+        if length <= context:
+            shortest = f"the shortest episode has {length} steps"
             raise UserError("context", f"is {context}, but {shortest}; give less")
-        return stack_rows(dream_rows(agent.world_model, windows, context))
+        filmed = _scenes(agent, _anywhere(played[:episodes], length), context, temperature)
+        measured = [
+            _scenes(agent, _spread(replay, length), context, temperature)
+            for replay in played[: max(error_episodes, 1)]
+        ]
+    return Dreams(filmed, open_loop_error(measured))
+
+
+def film(filmed: Sequence[Scene]) -> Frames:
+    """The scenes side by side with their curves, uint8 [T, H, W, 3]."""
+    return stack_rows([*picture_rows(filmed), *strip_rows(filmed)])
+
+
+def sheet(filmed: Sequence[Scene]) -> Image:
+    """All scenes on one picture below each other, time from left to right."""
+    return np.concatenate([_scene_sheet(scene, filmed) for scene in filmed])
 
 
 def write_film(paths: Iterable[Path], film: Frames) -> None:
@@ -49,12 +109,44 @@ def write_film(paths: Iterable[Path], film: Frames) -> None:
 def play_windows(agent: Agent, episodes: int, length: int, seed: int) -> Batch:
     """A window out of each of `episodes` fresh episodes, all as long as the shortest allows."""
     played = [_play(agent, seed + index) for index in range(episodes)]
-    length = min([length, *map(len, played)])
+    return _anywhere(played, min([length, *map(len, played)]))
+
+
+def _anywhere(played: Sequence[Replay], length: int) -> Batch:
+    """One window of each episode, drawn from torch's default generator."""
     windows = []
     for replay in played:
         start = torch.randint(len(replay) - length + 1, (1,)).to(replay.device)
         windows.append(replay.windows(start, length))
     return Batch(*(torch.cat(parts) for parts in zip(*windows, strict=True)))
+
+
+def _spread(replay: Replay, length: int) -> Batch:
+    """Windows of an episode that do not overlap, evenly over it."""
+    count = min(WINDOWS, len(replay) // length)
+    start = torch.linspace(0, len(replay) - length, count, dtype=torch.float64).long()
+    return replay.windows(start.to(replay.device), length)
+
+
+def _scenes(agent: Agent, batch: Batch, context: int, temperature: float) -> list[Scene]:
+    return scenes(agent.world_model, agent.actor_critic, batch, context, temperature)
+
+
+def _scene_sheet(scene: Scene, filmed: Sequence[Scene]) -> Image:
+    """Frames of every course, and under them the curves in the same columns."""
+    length = len(scene.real.frames)
+    every = -(-length // COLUMNS)
+    rows = picture_rows([scene])
+    column = rows[0].frames.shape[2] + 2 * BORDER + GAP
+    width = column * len(range(0, length, every)) - GAP - 2 * BORDER
+    places = (np.arange(length) / every) * column + (column - GAP) / 2 - BORDER
+    places = np.minimum(places, width - 1)
+    curves = [
+        Row(LABELS[name], panel(scene, name, common_span(filmed, name), places, width)[None])
+        for name in QUANTITIES
+    ]
+    note = Row("", legend(width)[None], None, False)
+    return contact_sheet(rows, every, [*curves, note])
 
 
 def _play(agent: Agent, seed: int) -> Replay:
@@ -71,11 +163,10 @@ def _play(agent: Agent, seed: int) -> Replay:
     return replay
 
 
-def _check_length(agent: Agent, context: int, horizon: int) -> None:
+def _check_lengths(context: int, horizon: int) -> None:
     for name, value in (("context", context), ("horizon", horizon)):
         if value < 1:
             raise UserError(name, f"is {value}; give 1 or more")
-    positions = agent.config.agent.world_model.sequence.max_length
-    if context + horizon > positions:
-        limit = f"the model's world_model.sequence.max_length is {positions}"
+    if context + horizon > LONGEST_PLAY:
+        limit = f"no more than {LONGEST_PLAY} steps of an episode are played"
         raise UserError("horizon", f"is {horizon} after {context} steps, but {limit}; give less")

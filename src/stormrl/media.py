@@ -4,7 +4,7 @@
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -33,14 +33,18 @@ MARGIN, GAP, BORDER, BAR = 12, 6, 3, 4
 
 def write_mp4(path: str | Path, frames: Frames, fps: float) -> None:
     """H.264 that browsers play while it loads; an odd size is padded by repeating its last line."""
-    frames = _even(_checked(frames))
-    _, height, width, _ = frames.shape
+    stream_mp4(path, _checked(frames), fps)
+
+
+def stream_mp4(path: str | Path, frames: Iterable[Image], fps: float) -> None:
+    """The same from frames that need not be in memory all at once; at least one, all of a size."""
     with av.open(str(_new(path)), "w", format="mp4", options={"movflags": "faststart"}) as file:
         stream = file.add_stream("libx264", Fraction(fps).limit_denominator(1001))
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "18"}
-        for frame in frames:
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
+        for index, frame in enumerate(map(_even, frames)):
+            if index == 0:
+                stream.height, stream.width = frame.shape[:2]
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode())
 
@@ -83,9 +87,9 @@ def _checked(frames: Frames) -> Frames:
     return np.ascontiguousarray(frames)
 
 
-def _even(frames: Frames) -> Frames:
-    _, height, width, _ = frames.shape
-    return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+def _even(frame: Image) -> Image:
+    height, width, _ = frame.shape
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def _gif_durations_ms(count: int, fps: float) -> list[int]:
@@ -101,9 +105,12 @@ class Row(NamedTuple):
     label: str
     frames: Frames
     dream_from: int | None = None
+    framed: bool = True
 
     def border_colour(self, time: int) -> Colour:
         """What the frame at `time` is framed with."""
+        if not self.framed:
+            return PAPER
         return DREAM if self.dream_from is not None and time >= self.dream_from else FAINT
 
 
@@ -133,14 +140,19 @@ def stack_rows(rows: Sequence[Row]) -> Frames:
     return _labelled(["", *(row.label for row in rows)], [header, *bodies], font)
 
 
-def contact_sheet(rows: Sequence[Row], every: int = 1) -> Image:
-    """Every `every`-th frame from left to right as one picture [H, W, 3], steps on top."""
+def contact_sheet(rows: Sequence[Row], every: int = 1, below: Sequence[Row] = ()) -> Image:
+    """Every `every`-th frame from left to right as one picture [H, W, 3], steps on top.
+
+    `below`: rows of one frame each that stand under the others as wide as they are.
+    """
     times, font = range(0, _common_length(rows), every), _font(rows)
     bodies = [_bordered(row, times) for row in rows]
     width = max(body.shape[2] for body in bodies)
     steps = np.stack([_caption((_line(font), width), str(t), "centre", font) for t in times])
     strips = [side_by_side([frame[None] for frame in body]) for body in (steps, *bodies)]
-    return _labelled(["step", *(row.label for row in rows)], strips, font)[0]
+    wide = [_bordered(row, range(1)) for row in below]
+    labels = ["step", *(row.label for row in (*rows, *below))]
+    return _labelled(labels, [*strips, *wide], font)[0]
 
 
 def _common_length(rows: Sequence[Row]) -> int:

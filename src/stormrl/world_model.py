@@ -14,6 +14,7 @@ from stormrl.functional import (
     categorical_kl,
     log_probability,
     masked_mean,
+    symexp,
     two_hot_cross_entropy,
     two_hot_entropies,
     two_hot_mean,
@@ -82,6 +83,15 @@ class WorldModel(nn.Module):
         reward, continues = self._predictor_logits(z, h)
         bins = self.config.two_hot
         return Prediction(two_hot_mean(reward, bins.low, bins.high), continues.sigmoid())
+
+    def reward_distribution(
+        self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]
+    ) -> tuple[Float[Tensor, " bins"], Float[Tensor, "*n bins"]]:
+        """Rewards that the bins stand for, in natural units, and the probability of each."""
+        logits, _ = self._predictor_logits(z, h)
+        bins = self.config.two_hot
+        centres = torch.linspace(bins.low, bins.high, bins.bins, device=logits.device)
+        return symexp(centres), logits.float().softmax(-1)
 
     def loss(
         self, batch: Batch, uniform: Float[Tensor, "B T K"]

@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from stormrl.commands.output import messages, print_json, results, say, writing
 from stormrl.errors import UserError
 from stormrl.flags import parse
+from stormrl.jsonlines import plain
 
 if TYPE_CHECKING:
     from stormrl.agent import Agent
+    from stormrl.dream import Scene
+    from stormrl.film import Dreams
 
-SUFFIXES = (".mp4", ".gif")
+SUFFIXES = (".mp4", ".gif", ".png", ".json")
 
 
 @dataclass(frozen=True)
 class Options:
     """Film dreams: the world model sees a few frames of a fresh episode, then only the actions.
 
-    Three rows show the real frames, their reconstructions, and what the model makes up.
+    Rows show the real frames, their reconstructions, what the model makes up under the same
+    actions, and under the policy's own; below them reward, continuation, value and the KL between
+    prior and posterior. A contact sheet shows the same at one glance, and a JSON file holds the
+    error of the dreams by step.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Film to write, .mp4 or .gif; both without a suffix. By default RUN/videos/film-<step>."""
+    """What to write: a film (.mp4 or .gif), a contact sheet (.png) or the error by step (.json);
+    without a suffix all of them and a plot of the error. By default RUN/videos/film-<step>."""
     episodes: int = 3
-    """Episodes, side by side."""
+    """Episodes to film, side by side."""
+    error_episodes: int = 8
+    """Episodes over which the error by step is measured, in several windows each; they begin with
+    those that are filmed."""
     context: int = 8
     """Frames that the model sees."""
     horizon: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Frames that it dreams; by default up to the length that it was trained on."""
+    temperature: float = 1.0
+    """1 draws from the prior as it is, less sharpens it, 0 takes the most probable."""
     step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Step of the checkpoint; by default the newest."""
     seed: int = 2_000_000
-    """Seed of the first episode and of the draws; the next episodes count on."""
+    """Seed of the first episode and of the draws; the next episodes count on. The default is that
+    of no episode of the training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
@@ -52,7 +66,7 @@ def main(args: Sequence[str]) -> int:
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.agent import Agent
-    from stormrl.film import dream_film, write_film
+    from stormrl.film import dreams
 
     agent = Agent.load(options.run, options.step, options.device)
     paths = film_paths(options.out or options.run / "videos" / f"film-{agent.step:08d}")
@@ -62,13 +76,22 @@ def main(args: Sequence[str]) -> int:
     console = messages()
     console.quiet = options.json
     with console.status(f"dreaming of {agent.config.env}"):
-        film = dream_film(agent, options.episodes, options.context, horizon, options.seed)
+        seen = dreams(
+            agent,
+            options.episodes,
+            options.context,
+            horizon,
+            options.seed,
+            options.temperature,
+            options.error_episodes,
+        )
+    record = _record(agent, options, seen)
     with writing(paths[0]):
-        write_film(paths, film)
+        _write(paths, seen, record)
     if options.json:
-        print_json({"step": agent.step, "files": [str(path) for path in paths]})
+        print_json({**record, "files": [str(path) for path in paths]})
     else:
-        say(results(), "\n".join(map(str, paths)))
+        _show(record, paths)
     return 0
 
 
@@ -81,14 +104,73 @@ def default_horizon(agent: Agent, context: int) -> int:
 def film_paths(out: Path) -> list[Path]:
     """The files that `--out` stands for."""
     if not out.suffix:
-        return [out.with_suffix(suffix) for suffix in SUFFIXES]
+        plot = out.with_name(f"{out.name}-error.png")
+        return [*(out.with_suffix(suffix) for suffix in SUFFIXES), plot]
     if out.suffix.lower() not in SUFFIXES:
-        raise UserError("out", f"{out} is no known kind of film; give .mp4, .gif or no suffix")
+        kinds = f"{', '.join(SUFFIXES[:-1])}, {SUFFIXES[-1]} or no suffix"
+        raise UserError("out", f"{out} is no known kind of film; give {kinds}")
     return [out]
 
 
+def _write(paths: Sequence[Path], seen: Dreams, record: dict[str, Any]) -> None:
+    from stormrl.figures import error_curves
+    from stormrl.film import film, sheet, write_film
+    from stormrl.media import write_png
+
+    films = [path for path in paths if path.suffix.lower() in (".mp4", ".gif")]
+    if films:
+        write_film(films, film(seen.filmed))
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".json":
+            path.write_text(json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
+        elif path.stem.endswith("-error"):
+            error_curves(path, record["open_loop"], record["env"])
+        elif path.suffix.lower() == ".png":
+            write_png(path, sheet(seen.filmed))
+
+
+def _record(agent: Agent, options: Options, seen: Dreams) -> dict[str, Any]:
+    return {
+        "env": agent.config.env,
+        "protocol": agent.config.protocol,
+        "step": agent.step,
+        "context": options.context,
+        "horizon": len(seen.filmed[0].real.frames) - options.context,
+        "temperature": options.temperature,
+        "seed": options.seed,
+        "sees_ahead": seen.error.sees_ahead,
+        "open_loop": seen.error.record(),
+        "filmed": [_curves(scene) for scene in seen.filmed],
+    }
+
+
+def _curves(scene: Scene) -> dict[str, dict[str, list[float]]]:
+    """What the strips show, by course; index `t` is what came with frame `t`."""
+    names = ("reward", "continues", "value", "kl")
+    return {
+        kind: {name: getattr(course, name).tolist() for name in names}
+        for kind, course in scene._asdict().items()
+        if isinstance(course, tuple)
+    }
+
+
+def _show(record: dict[str, Any], paths: Sequence[Path]) -> None:
+    ahead, error = record["sees_ahead"], record["open_loop"]
+    steps = f"{ahead} of {record['horizon']}"
+    say(
+        results(),
+        f"nearer to what happens than a copy of the last frame for {steps} steps "
+        f"({error['episodes']} episodes)",
+    )
+    say(results(), "\n".join(map(str, paths)))
+
+
 def _check(options: Options) -> None:
-    if options.episodes < 1:
-        raise UserError("episodes", f"is {options.episodes}; give 1 or more")
+    for name in ("episodes", "error_episodes"):
+        if getattr(options, name) < 1:
+            raise UserError(name, f"is {getattr(options, name)}; give 1 or more")
+    if not 0 <= options.temperature <= 10:
+        raise UserError("temperature", f"is {options.temperature}; give 0 to 10")
     if not 0 <= options.seed < 2**31:
         raise UserError("seed", f"is {options.seed}; give a number from 0 to below 2**31")

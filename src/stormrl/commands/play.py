@@ -1,0 +1,122 @@
+"""`stormrl play`: a local page on which a game and its dream are played."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from stormrl.commands.output import messages, say
+from stormrl.errors import UserError
+from stormrl.flags import parse
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+
+@dataclass(frozen=True)
+class Options:
+    """Serve a page on which a game is played beside the world model's dream of it.
+
+    Left the real game, right the dream, from the same moment and under the same keys; or the agent
+    plays, in either. Ctrl-C ends it.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Directory of the run."""
+    port: int = 8000
+    """Port to listen on; 0 takes any that is free."""
+    host: str = "127.0.0.1"
+    """Address to listen on. With any but this machine's own, the page's address holds a random
+    token without which nothing is answered."""
+    context: int = 8
+    """Real frames that a dream begins with."""
+    step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Step of the checkpoint; by default the newest."""
+    recordings: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Directory for what is recorded; by default RUN/recordings."""
+    sessions: int = 8
+    """Tabs that can play at a time."""
+    device: str = "cpu"
+    """auto, cpu, cuda or cuda:N. One game's steps are too small to gain from a GPU."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Serve until Ctrl-C; returns the exit code."""
+    options = parse(Options, args, "stormrl play")
+    _check(options)
+    _require_extra()
+    # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.agent import Agent
+    from stormrl.play.security import Guard
+    from stormrl.play.server import Server
+
+    agent = Agent.load(options.run, options.step, options.device)
+    guard = Guard.of(options.host)
+    recordings = options.recordings or options.run / "recordings"
+    server = Server(agent, options.run, recordings, guard, options.context, options.sessions)
+    listening = listen(options.host, options.port)
+    say(messages(), f"{agent.config.env}, step {agent.step:,}; Ctrl-C ends it")
+    say(messages(), address(options.host, listening.getsockname()[1], guard.token))
+    web_server(server.app()).run(sockets=[listening])
+    return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound. Raises `UserError` if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except socket.gaierror as error:
+        raise UserError("host", f"{host!r} is no address here: {error.strerror}") from None
+    except OSError as error:
+        message = f"{port} on {host} cannot be had: {error.strerror}; give another"
+        raise UserError("port", message) from None
+
+
+def address(host: str, port: int, token: str | None) -> str:
+    """What to type into a browser."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+
+
+def web_server(app: ASGIApp) -> uvicorn.Server:
+    """The server with its limits; its log does not tell addresses, which may hold the token."""
+    import uvicorn
+
+    from stormrl.play.messages import LARGEST
+
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=LARGEST,
+        ws_max_queue=16,
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+    )
+    return uvicorn.Server(config)
+
+
+def _check(options: Options) -> None:
+    for name in ("context", "sessions"):
+        if not 1 <= getattr(options, name) <= 64:
+            raise UserError(name, f"is {getattr(options, name)}; give 1 to 64")
+    if not 0 <= options.port < 2**16:
+        raise UserError("port", f"is {options.port}; give 0 to 65535")
+
+
+def _require_extra() -> None:
+    for name in ("starlette", "uvicorn", "websockets"):
+        if importlib.util.find_spec(name) is None:
+            raise UserError("play", f"needs the package {name}: pip install 'stormrl[play]'")

@@ -1,0 +1,92 @@
+"""What a page is told: one binary message holds numbers as JSON and pictures as PNG."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import cv2
+import numpy as np
+
+from stormrl.agent import Agent
+from stormrl.jsonlines import plain
+from stormrl.play.keys import buttons, idle
+from stormrl.play.real import RealGame
+from stormrl.play.table import DreamGame, Table
+
+Point = tuple[float | None, ...]
+
+
+def greeting(agent: Agent, table: Table, context: int) -> dict[str, Any]:
+    """What does not change during a session."""
+    model = agent.config.agent.world_model
+    return {
+        "type": "hello",
+        "game": agent.config.env,
+        "protocol": agent.config.protocol,
+        "checkpoint": agent.step,
+        "actions": [button._asdict() for button in buttons(table.real.words)],
+        "idle": idle(table.real.words),
+        "latent": [model.latent.categoricals, model.latent.classes],
+        "context": context,
+        "window": model.batch_length,
+        "imagined": agent.config.agent.imagination.horizon,
+    }
+
+
+def point(table: Table) -> Point:
+    """The numbers of one step for the page's curves: of reality, then of the dream."""
+    sides = (table.real, table.dream)
+    names = ("continues", "value")
+    values = [[side.reward, *(side.info[name] for name in names)] for side in sides]
+    return tuple(value if math.isfinite(value) else None for side in values for value in side)
+
+
+def packet(frame: int, table: Table, points: Sequence[Point], fps: float, step_ms: float) -> bytes:
+    """One message, with the numbers of the last steps up to `step`: its header's length as 4 bytes (big-endian), the header, then the parts.
+
+    The header's `parts` lists name and bytes of what follows it: `real` and `dream` are PNG, the
+    latents are `K * C` bytes of probability, 255 for certain, and then `K` drawn classes.
+    """
+    games = {"real": table.real, "dream": table.dream}
+    parts = {side: png(game.obs) for side, game in games.items()}
+    parts |= {f"{side}_latent": latent(game.info) for side, game in games.items()}
+    header = {
+        "frame": frame,
+        "settings": asdict(table.settings),
+        **pace._asdict(),
+        "step": step,
+        "recorded": len(table.shown) if table.settings.recording else 0,
+        "points": points,
+        **{side: _state(game) for side, game in games.items()},
+        "parts": [[name, len(content)] for name, content in parts.items()],
+    }
+    encoded = json.dumps(plain(header), allow_nan=False).encode()
+    return b"".join([len(encoded).to_bytes(4, "big"), encoded, *parts.values()])
+
+
+def png(image: np.ndarray) -> bytes:
+    """An RGB picture [height, width, 3], lossless."""
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+def latent(info: dict[str, Any]) -> bytes:
+    """Probabilities and drawn classes."""
+    shades = np.round(info["probabilities"] * 255).astype(np.uint8)
+    return shades.tobytes() + info["latent"].astype(np.uint8).tobytes()
+
+
+def _state(game: RealGame | DreamGame) -> dict[str, Any]:
+    return {
+        "steps": game.steps,
+        "action": game.action,
+        "total": game.total,
+        "over": game.over,
+        "value": game.info["value"],
+        "continues": game.info["continues"],
+        "reward": game.reward,
+        "policy": [round(float(p), 4) for p in game.info["policy"]],
+    }

@@ -1,0 +1,119 @@
+"""The real game, and the agent's view of it at every step."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stormrl.acting import remember
+from stormrl.agent import Agent
+from stormrl.envs import PROTOCOLS, action_meanings, make_env
+from stormrl.envs.dream import DreamContext
+
+LEAD = 24
+"""Steps, at most, that the agent plays before a context begins."""
+
+
+class RealGame:
+    """A game in which the agent looks on, whoever plays.
+
+    `info` has the keys of `DreamEnv`'s: the latent that the agent saw the frame as, the posterior
+    it was drawn from, its value and its policy there.
+    """
+
+    def __init__(self, agent: Agent, seed: int, context: int) -> None:
+        # Whatever the protocol says of training, every reset shows another game.
+        self.protocol = replace(PROTOCOLS[agent.config.protocol], fixed_seed_at_reset=False)
+        self.env = make_env(agent.config.env, self.protocol)
+        self.words = action_meanings(self.env)
+        self.agent = agent
+        self.seed = seed
+        self.length = context
+        self.rng = np.random.default_rng(seed)
+
+    def close(self) -> None:
+        """Free the emulator."""
+        self.env.close()
+
+    def reset(self) -> None:
+        """Another episode, at a moment that has `context` frames to look back on."""
+        steps = self.length - 1 + int(self.rng.integers(LEAD + 1))
+        self._begin()
+        for _ in range(steps):
+            self.step(self.choose())
+            if self.over:
+                self._begin()
+        while len(self.frames) < self.length and not self.over:
+            self.step(self.choose())
+        self.total, self.steps = 0.0, 0
+
+    def choose(self) -> int:
+        """An action drawn from the agent's policy."""
+        return draw(self.rng, self.info["policy"])
+
+    def step(self, action: int) -> None:
+        """Take one step and look at what it led to."""
+        is_first = ~self.memory.filled.bool()
+        chosen = torch.full_like(self.memory.filled, action)
+        self.memory = remember(self.memory, self._image(), chosen, is_first)
+        self.obs, reward, terminated, truncated, info = self.env.step(action)
+        life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
+        self.reward, self.action = float(reward), action
+        self.continues = float(not (terminated or life_lost))
+        self.terminated, self.over = bool(terminated), bool(terminated or truncated)
+        self.total, self.steps = self.total + self.reward, self.steps + 1
+        self.frames.append(self.obs)
+        self.actions.append(action)
+        self._look()
+
+    def context(self) -> DreamContext:
+        """The last frames, for a dream to begin at."""
+        return DreamContext(np.stack(self.frames), np.array(self.actions, np.int64)[1:])
+
+    def _begin(self) -> None:
+        self.obs, _ = self.env.reset(seed=self.seed)
+        self.seed += 1
+        self.memory = self.agent.actor.begin(1, self._image().shape[1:])
+        # What the actor would make of its remembered frames anew at every step.
+        self.posteriors = deque[Tensor]([], self.agent.actor.config.context + 1)
+        self.frames = deque([self.obs], self.length)
+        # As long as the frames: the first one has led to the first frame, or is none.
+        self.actions = deque([-1], self.length)
+        self.reward, self.continues, self.action = 0.0, 1.0, -1
+        self.terminated = self.over = False
+        self.total, self.steps = 0.0, 0
+        self._look()
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        agent, actor = self.agent, self.agent.actor
+        posterior = agent.world_model.encode(self._image())
+        self.posteriors.append(posterior)
+        unused = [torch.zeros_like(posterior)] * (actor.config.context + 1 - len(self.posteriors))
+        seen = torch.stack([*list(self.posteriors)[:-1], *unused, posterior], dim=1)
+        z, h = actor.state_of(seen, self.memory, self._uniform(*seen.shape[:-1]))
+        state = agent.actor_critic.state(z, h)
+        known = bool(self.memory.filled)
+        policy = agent.actor_critic.policy(state).exp()[0].cpu().numpy()
+        self.info = {
+            "latent": z.unflatten(-1, posterior.shape[1:])[0].argmax(-1).cpu().numpy(),
+            "probabilities": posterior[0].cpu().numpy(),
+            "continues": self.continues,
+            "value": float(agent.actor_critic.value(state)) if known else np.nan,
+            "policy": policy if known else np.full_like(policy, 1 / len(policy)),
+        }
+
+    def _image(self) -> Tensor:
+        return torch.from_numpy(self.obs).to(self.agent.device).permute(2, 0, 1).unsqueeze(0)
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.from_numpy(self.rng.random(shape, np.float32)).to(self.agent.device)
+
+
+def draw(rng: np.random.Generator, policy: np.ndarray) -> int:
+    """An action by its probability."""
+    return int(rng.choice(len(policy), p=policy / policy.sum()))

@@ -1,0 +1,150 @@
+"""The page's server: static files, one WebSocket a tab, recordings to take away."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from stormrl.agent import Agent
+from stormrl.play.packets import greeting
+from stormrl.play.security import HEADERS, Guard
+from stormrl.play.session import TOO_MANY, Session
+from stormrl.play.table import Table
+from stormrl.play.tape import Film, save
+
+SEED = 4_000_000
+"""Seed of the first game: no episode of training, evaluation or films has it."""
+GAMES = 10_000
+"""Seeds that a session has to itself."""
+STATIC = Path(__file__).parent / "static"
+
+
+class Server:
+    """All that the tabs share: the agent, the threads that play, and where recordings go."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        run: Path,
+        recordings: Path,
+        guard: Guard,
+        context: int = 8,
+        sessions: int = 8,
+    ) -> None:
+        self.agent, self.run, self.recordings = agent, run, recordings
+        self.guard, self.context, self.limit = guard, context, sessions
+        self.open: set[Session] = set()
+        self.waiting = 0
+        self.numbers = itertools.count()
+        self.saved: set[str] = set()
+        # A thread for each game at a time: a step is too small to be worth more than one core.
+        self.executor = ThreadPoolExecutor(os.cpu_count() or 1, initializer=_one_thread)
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/", self._page),
+                WebSocketRoute("/play", self._play),
+                Route("/recordings/{name}", self._recording),
+                Mount("/static", StaticFiles(directory=STATIC)),
+            ],
+            middleware=[Middleware(Gate, guard=self.guard)],
+        )
+
+    async def _page(self, _: HTTPConnection) -> Response:
+        return FileResponse(STATIC / "index.html")
+
+    async def _recording(self, request: HTTPConnection) -> Response:
+        name = request.path_params["name"]
+        if name not in self.saved:
+            return PlainTextResponse("there is no such recording\n", 404)
+        return FileResponse(self.recordings / name, filename=name)
+
+    async def _play(self, socket: WebSocket) -> None:
+        await socket.accept()
+        if len(self.open) + self.waiting >= self.limit:
+            await socket.close(TOO_MANY, f"{self.limit} games are being played; close one")
+            return
+        seed = SEED + GAMES * next(self.numbers)
+        loop = asyncio.get_running_loop()
+        self.waiting += 1
+        try:
+            table = await loop.run_in_executor(self.executor, self._table, seed)
+        finally:
+            self.waiting -= 1
+        actions = len(table.real.words)
+        session = Session(
+            socket, table, actions, self.executor, lambda film: self._save(film, table)
+        )
+        self.open.add(session)
+        try:
+            await session.run(greeting(self.agent, table, self.context))
+        finally:
+            self.open.discard(session)
+            table.close()
+
+    def _table(self, seed: int) -> Table:
+        return Table(self.agent, seed, self.context)
+
+    def _save(self, table: Table, film: Film) -> list[Path]:
+        config = self.agent.config
+        stem = self.recordings / f"play-{time.strftime('%Y%m%d-%H%M%S')}-{next(self.numbers)}"
+        paths = save(film, stem, config.env, config.protocol, str(self.run), table.real.words)
+        self.saved |= {path.name for path in paths}
+        return paths
+
+
+class Gate:
+    """Lets nothing through that the guard refuses, and puts the headers on every answer."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self.app, self.guard = app, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the opening of one WebSocket."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        # Styles and scripts hold no secret, and their addresses bear no token.
+        token = connection.query_params.get("token")
+        if scope["path"].startswith("/static/"):
+            token = self.guard.token
+        refusal = self.guard.refusal(connection.headers, token)
+        if refusal is None:
+            await self.app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal})
+        else:
+            await PlainTextResponse(refusal + "\n", 403)(scope, receive, _with_headers(send))
+
+
+def _with_headers(send: Send) -> Send:
+    extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *extra]
+        await send(message)
+
+    return sending
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
