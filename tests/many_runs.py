@@ -18,7 +18,7 @@ LINES = 50
 
 
 def write_run(path: Path, env: str, seed: int, score: float, steps: int = STEPS, **fields) -> Path:
-    """A finished run whose evaluation episodes average `score`, with histories that fall and rise."""
+    """A finished run whose evaluation episodes average `score`."""
     agent = agent_config("official", "base")
     settings = {"protocol": "official", "preset": "official", "agent": agent} | fields
     config = RunConfig(env=env, seed=seed, steps=steps, **settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,13 +35,17 @@ _VARIABLES = {_INK: "--ink", _PALE: "--pale", _GRID: "--grid"} | {
 }
 
 SMALL = (3.5, 2.2)
-WIDE = (5.4, 3.2)
+WIDE = (4.6, 3.0)
+LONGEST_NAME = 44
+"""Characters of a title."""
 POINTS = 60
 """Points of a curve; a page of hundreds of runs stays small."""
+ROUND = (1, 2, 2.5, 5, 10)
+"""Ticks are these, times a power of ten."""
 WINDOW = 10
 """Episodes in a trailing mean."""
-AHEAD = ("dream", "copy", "reconstruction")
-"""Curves of the open-loop error, in the order of their colours."""
+AHEAD = {"dream": "dream", "copy": "last real frame, held", "reconstruction": "reconstruction"}
+"""Curves of the open-loop error and what they are called, in the order of their colours."""
 
 _STYLE = {
     "svg.fonttype": "none",  # Words stay words: they can be searched, and take the page's font.
@@ -72,13 +77,16 @@ def colour_of(index: int) -> int:
     return index % PALETTE
 
 
-def learning_curves(title: str, variants: Mapping[str, Sequence[Run]]) -> Markup:
+def learning_curves(
+    title: str, variants: Mapping[str, Sequence[Run]], size: tuple[float, float] = SMALL
+) -> Markup:
     """Training returns of a game: for each variant the mean over seeds and its interval."""
     drawn = [
         _mean_curve([run.returns() for run in runs], colour_of(index))
         for index, runs in enumerate(variants.values())
     ]
-    return lines(title, [line for line in drawn if line is not None], "environment steps")
+    found = [line for line in drawn if line is not None]
+    return lines(title, found, "environment steps", size=size)
 
 
 def metric_curves(title: str, runs: Sequence[tuple[int, Series]]) -> Markup:
@@ -119,10 +127,10 @@ def performance_profiles(profiles: Mapping[str, Sequence[Estimate]]) -> Markup:
     return _svg(figure, "Fraction of runs above each human-normalised score")
 
 
-def aggregates(name: str, rows: Sequence[AgentRow]) -> Markup:
+def aggregates(title: str, name: str, rows: Sequence[AgentRow]) -> Markup:
     """One aggregate of every agent that has it, sorted, with its interval; ours coloured."""
     estimates = [(row.name, getattr(row.aggregate, name), row.published is None) for row in rows]
-    return _dots(name.replace("_", " "), estimates)
+    return _dots(title, estimates)
 
 
 def improvements(rows: Sequence[AgentRow]) -> Markup:
@@ -131,9 +139,15 @@ def improvements(rows: Sequence[AgentRow]) -> Markup:
     return _dots("probability of improvement", estimates, middle=0.5)
 
 
-def lines(title: str, drawn: Sequence[Line], xlabel: str, log: bool = False) -> Markup:
-    """A small figure of curves."""
-    figure, axes = _blank(SMALL)
+def lines(
+    title: str,
+    drawn: Sequence[Line],
+    xlabel: str,
+    log: bool = False,
+    size: tuple[float, float] = SMALL,
+) -> Markup:
+    """A figure of curves."""
+    figure, axes = _blank(size)
     for line in drawn:
         colour = _COLOURS[line.colour]
         if line.low is not None and line.high is not None:
@@ -145,11 +159,11 @@ def lines(title: str, drawn: Sequence[Line], xlabel: str, log: bool = False) -> 
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
         axes.yaxis.set_major_formatter(lambda value, _: _short(value))
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=ROUND))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_title(_plain(title), loc="left", fontsize=9.5, color=_INK, fontweight="bold")
+    _set_title(axes, title)
     axes.set_xlabel(xlabel, color=_PALE)
     if not drawn:
         axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color=_PALE)
@@ -161,20 +175,22 @@ def _dots(
 ) -> Markup:
     known = [estimate for estimate in estimates if math.isfinite(estimate[1].value)]
     known.sort(key=lambda estimate: estimate[1].value)
-    figure, axes = _blank((SMALL[0], 0.7 + 0.17 * len(known)))
+    figure, axes = _blank((WIDE[0], 0.6 + 0.17 * len(known)))
     for place, (_, estimate, ours) in enumerate(known):
         colour = _COLOURS[0] if ours else _PALE
         axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.6)
         axes.plot(estimate.value, place, "o", color=colour, markersize=5 if ours else 3.5)
     if middle is not None:
         axes.axvline(middle, color=_PALE, linewidth=0.8, linestyle=(0, (3, 3)))
-    axes.set_yticks(range(len(known)), [_plain(name) for name, _, _ in known])
+    names = [_short_name(name.partition(" (")[0]) for name, _, _ in known]
+    axes.set_yticks(range(len(known)), names, parse_math=False)
     for label, (_, _, ours) in zip(axes.get_yticklabels(), known, strict=True):
         label.set(color=_COLOURS[0] if ours else _INK, fontweight="bold" if ours else "normal")
+    axes.margins(x=0.04)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=_GRID, linewidth=0.7)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_title(title, loc="left", fontsize=9.5, color=_INK, fontweight="bold")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    _set_title(axes, title)
     return _svg(figure, title)
 
 
@@ -186,7 +202,9 @@ def _mean_curve(seeds: Sequence[Series], colour: int) -> Line | None:
     if len(curves) > 1:
         band = seed_band(curves, WINDOW, POINTS)
         if band.steps[0] < band.steps[-1]:
-            return Line(*map(list, (band.steps, band.mean)), colour, list(band.low), list(band.high))
+            return Line(
+                *map(list, (band.steps, band.mean)), colour, list(band.low), list(band.high)
+            )
     longest = max(curves, key=lambda curve: len(curve.steps))
     means = rolling_mean(longest.returns, WINDOW).tolist()
     return Line(*_thinned(Series(list(longest.steps), means)), colour)
@@ -235,10 +253,18 @@ def _blank(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _set_title(axes: Axes, title: str) -> None:
+    # A name may hold dollar signs, between which matplotlib would look for mathematics.
+    words = {"fontsize": 9.5, "color": _INK, "fontweight": "bold", "parse_math": False}
+    axes.set_title(_short_name(title), loc="left", **words)
+
+
 def _svg(figure: Figure, title: str) -> Markup:
     """The figure as an element for the page, with the page's colours and a name for ears."""
     text = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # The browser has glyphs for a name where matplotlib's font has none.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     body = text.getvalue()
     body = body[body.index("<svg") :]
@@ -248,12 +274,11 @@ def _svg(figure: Figure, title: str) -> Markup:
         body = body.replace(colour, f"var({variable})")
     label = Markup('<svg role="img" aria-label="{}" ').format(title)
     # Matplotlib has escaped every text that it drew.
-    return label + Markup(re.sub(r"\s*\n\s*", "\n", body.removeprefix("<svg ")))  # noqa: S704
+    return label + Markup(re.sub(r"\s*\n\s*", "\n", body.removeprefix("<svg ")))
 
 
-def _plain(text: str) -> str:
-    """Without the dollar signs between which matplotlib would look for mathematics."""
-    return text.replace("$", r"\$")
+def _short_name(text: str) -> str:
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def _short(value: float) -> str:

@@ -27,6 +27,8 @@ from stormrl.statistics import Estimate
 
 LARGEST_VIDEO = 4 * 2**20
 """Bytes; a longer film is left where it is."""
+FEW = 2
+"""Games whose learning curves are drawn larger."""
 METRICS = {
     "world_model/reconstruction": "reconstruction loss",
     "world_model/reward": "reward loss",
@@ -77,11 +79,12 @@ def html(overview: Overview, with_videos: bool = True) -> str:
         published=_published_rows(overview),
         profiled=PROFILED,
         learning=_learning(overview),
+        few=len(overview.games) <= FEW,
         variant_legend=figures.swatches(overview.variants),
         metrics=_metrics(overview),
         metric_legend=_colours(overview)[1],
         open_loop=_open_loop(overview),
-        ahead_legend=figures.swatches(figures.AHEAD),
+        ahead_legend=figures.swatches(figures.AHEAD.values()),
         films=_films(overview) if with_videos else [],
         runs=[(run, _runtime(run), causes(run)) for run in overview.runs],
         setups=_setups(overview),
@@ -91,9 +94,9 @@ def html(overview: Overview, with_videos: bool = True) -> str:
 
 KEY_FIGURES = {
     "iqm": "IQM",
+    "optimality_gap": "optimality gap",
     "mean": "mean",
     "median": "median",
-    "optimality_gap": "optimality gap",
 }
 """Aggregates and what they are called."""
 
@@ -101,10 +104,10 @@ KEY_FIGURES = {
 def figure(value: float | None, decimals: int | None = None) -> str:
     """As in `0.561`, `12.3` and `26,182`; a dash for what is not known."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return "\N{EN DASH}"
     if decimals is not None:
         return f"{value:.{decimals}f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def interval(estimate: Estimate) -> str:
@@ -140,7 +143,9 @@ def _published_rows(overview: Overview) -> Sequence[Any]:
 
 def _standing_figures(standing: Any) -> dict[str, Any]:
     return {
-        "aggregates": [figures.aggregates(name, standing.rows) for name in KEY_FIGURES],
+        "aggregates": [
+            figures.aggregates(title, name, standing.rows) for name, title in KEY_FIGURES.items()
+        ],
         "profile": figures.performance_profiles(standing.profiles),
         "profile_legend": figures.swatches(standing.profiles),
         "improvement": figures.improvements(standing.rows),
@@ -148,10 +153,11 @@ def _standing_figures(standing: Any) -> dict[str, Any]:
 
 
 def _learning(overview: Overview) -> list[Markup]:
+    size = figures.WIDE if len(overview.games) <= FEW else figures.SMALL
     found = []
     for game in overview.games:
         runs = {variant: _of(overview, game, variant) for variant in overview.variants}
-        found.append(figures.learning_curves(game, runs))
+        found.append(figures.learning_curves(game, runs, size))
     return found
 
 
@@ -164,7 +170,11 @@ def _metrics(overview: Overview) -> list[Markup]:
     colours, _ = _colours(overview)
     return [
         figures.metric_curves(
-            title, [(colour, run.series(name)) for run, colour in zip(overview.runs, colours, strict=True)]
+            title,
+            [
+                (colour, run.series(name))
+                for run, colour in zip(overview.runs, colours, strict=True)
+            ],
         )
         for name, title in METRICS.items()
     ]
@@ -272,7 +282,9 @@ def _origins(runs: Sequence[Run]) -> dict[str, list[tuple[str, int]]]:
 
 
 def _counted(values: Iterable[object]) -> list[tuple[str, int]]:
-    return Counter("unknown" if value in (None, "") else str(value) for value in values).most_common()
+    return Counter(
+        "unknown" if value in (None, "") else str(value) for value in values
+    ).most_common()
 
 
 def _facts(record: object) -> str:

@@ -18,6 +18,9 @@ from stormrl.run_directory import CONFIG, RunDirectory
 
 Line = dict[str, Any]
 
+BEYOND = 1e30
+"""Larger numbers are damage: no figure can hold them."""
+
 
 class Series(NamedTuple):
     """A metric over environment steps; finite values alone."""
@@ -105,13 +108,13 @@ def read_run(path: Path) -> Run | Unreadable:
         directory = RunDirectory.open(path)
         record = read_json(path / CONFIG)
     except UserError as error:
-        return Unreadable(path.name, str(error))
+        return Unreadable(printable(path.name), printable(str(error)))
     problems: list[str] = []
     metrics = salvaged(path / METRICS, problems)
     episodes = salvaged(path / EPISODES, problems)
     scores = salvaged(path / SCORES, problems)
     return Run(
-        name=path.resolve().name,
+        name=printable(path.resolve().name),
         path=path,
         config=directory.config,
         record=record,
@@ -120,7 +123,7 @@ def read_run(path: Path) -> Run | Unreadable:
         evaluation=newest_evaluation(scores, directory.config.protocol),
         open_loop=_open_loop(path / "videos", problems),
         video=_newest_video(path / "videos"),
-        problems=(*problems, *_complaints(path, directory.config, metrics)),
+        problems=(*problems, *_complaints(path, metrics)),
     )
 
 
@@ -148,11 +151,17 @@ def numbers(lines: Sequence[Line], name: str) -> Series:
     return Series([step for step, _ in kept], [value for _, value in kept])
 
 
+def printable(text: str) -> str:
+    """A text with a sign in the place of every character that cannot be printed."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
 def is_number(value: object) -> bool:
-    """Whether a decoded JSON value is a finite number."""
-    if type(value) is int:
-        return abs(value) < 2**63
-    return type(value) is float and math.isfinite(value)
+    """Whether a decoded JSON value is a number that can be drawn."""
+    # Not isinstance, which takes true for a number.
+    return type(value) in (int, float) and abs(value) < BEYOND  # type: ignore[operator]
 
 
 def newest_evaluation(scores: Sequence[Line], protocol: str) -> Evaluation | None:
@@ -181,16 +190,14 @@ def _parsed(line: bytes) -> Line | None:
     return record if isinstance(record, dict) else None
 
 
-def _complaints(path: Path, config: RunConfig, metrics: Sequence[Line]) -> Iterator[str]:
+def _complaints(path: Path, metrics: Sequence[Line]) -> Iterator[str]:
     """What the run's files say themselves of what went wrong."""
-    absent = sum(value is None for line in metrics for value in line.values())
+    absent = sum(not is_number(value) for line in metrics for value in line.values())
     if absent:
-        yield f"{METRICS}: {absent} values were not finite"
+        yield f"{METRICS}: {absent} values are no finite numbers"
     if (path / FAILURE).exists():
         yield f"the run ended with a failure; its traceback is in {FAILURE}"
-    with_trouble: list[str] = []
-    skipped = salvaged(path / DIAGNOSES, with_trouble) if (path / DIAGNOSES).exists() else []
-    if skipped:
+    if (path / DIAGNOSES).exists() and (path / DIAGNOSES).stat().st_size:
         yield f"updates were skipped; {DIAGNOSES} tells which"
 
 

@@ -28,7 +28,7 @@ from stormrl.statistics import (
     probability_of_improvement,
 )
 
-COLUMNS = (STORM, "DreamerV3", "IRIS", "DIAMOND", "TWISTER", "BBF")
+COLUMNS = (STORM, "DreamerV3", "IRIS", "DIAMOND", "BBF")
 """Agents whose scores stand beside a game's."""
 PROFILED = (STORM, "DreamerV3", "IRIS", "TWM", "DIAMOND")
 """Agents whose performance profile is drawn."""
