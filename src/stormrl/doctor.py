@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from stormrl.config import RunConfig
 from stormrl.jsonlines import read_jsonlines
@@ -67,8 +67,8 @@ class History:
     def read(cls, run: RunDirectory) -> History:
         """The histories in a run's directory. Raises `UserError` for one that is damaged."""
         episodes = read_jsonlines(run.path / EPISODES)
-        returns = [episode.get("return") for episode in episodes]
-        return cls(run.config, read_jsonlines(run.path / METRICS), list(filter(_finite, returns)))
+        returns = [total for episode in episodes if _finite(total := episode.get("return"))]
+        return cls(run.config, read_jsonlines(run.path / METRICS), returns)
 
     @property
     def updates(self) -> int:
@@ -414,8 +414,8 @@ def _improved(returns: Sequence[float]) -> bool:
     return _mean(late) > _mean(early) + 2 * error
 
 
-def _finite(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+def _finite(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -47,7 +47,7 @@ WINDOW = 10
 AHEAD = {"dream": "dream", "copy": "last real frame, held", "reconstruction": "reconstruction"}
 """Curves of the open-loop error and what they are called, in the order of their colours."""
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # Words stay words: they can be searched, and take the page's font.
     "font.family": "sans-serif",
     "font.size": 8.5,
@@ -202,9 +202,8 @@ def _mean_curve(seeds: Sequence[Series], colour: int) -> Line | None:
     if len(curves) > 1:
         band = seed_band(curves, WINDOW, POINTS)
         if band.steps[0] < band.steps[-1]:
-            return Line(
-                *map(list, (band.steps, band.mean)), colour, list(band.low), list(band.high)
-            )
+            steps, mean, low, high = (array.tolist() for array in band)
+            return Line(steps, mean, colour, low, high)
     longest = max(curves, key=lambda curve: len(curve.steps))
     means = rolling_mean(longest.returns, WINDOW).tolist()
     return Line(*_thinned(Series(list(longest.steps), means)), colour)

@@ -80,6 +80,7 @@ def _game_record(row: GameRow) -> dict[str, Any]:
         "seeds": [run.config.seed for run in row.game.runs],
         "scores": row.game.scores,
         "mean": row.mean,
+        "stderr": row.stderr,
         "human_normalised": row.human_normalised,
         "published": dict(row.published),
         "reproduction": None if row.comparison is None else row.comparison.record(),

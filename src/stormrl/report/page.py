@@ -241,11 +241,11 @@ def _runtime(run: Run) -> dict[str, float | None]:
 
 
 def _rate(first: Mapping[str, Any], last: Mapping[str, Any], name: str) -> float | None:
-    ends = first.get(name), last.get(name)
+    start, end = first.get(name), last.get(name)
     seconds = last["wall_s"] - first["wall_s"]
-    if not all(map(is_number, ends)) or seconds <= 0:
+    if not is_number(start) or not is_number(end) or seconds <= 0:
         return None
-    return (ends[1] - ends[0]) / seconds  # type: ignore[operator]
+    return (end - start) / seconds
 
 
 def _setups(overview: Overview) -> list[dict[str, Any]]:
@@ -295,5 +295,5 @@ def _facts(record: object) -> str:
 
 def _fact(name: str, value: object) -> str:
     if name == "memory" and is_number(value):
-        return f"{value / 2**30:.0f} GiB"  # type: ignore[operator]
+        return f"{value / 2**30:.0f} GiB"
     return str(value)

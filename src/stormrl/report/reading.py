@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from stormrl.config import RunConfig
 from stormrl.errors import UserError
@@ -63,9 +63,9 @@ class Run:
     @property
     def step(self) -> int:
         """The newest step that its histories tell of."""
-        steps = [line.get("step") for line in (*self.metrics[-1:], *self.episodes[-1:])]
+        newest = [line.get("step") for line in (*self.metrics[-1:], *self.episodes[-1:])]
         scored = [] if self.evaluation is None else [self.evaluation.step]
-        return int(max([*filter(is_number, steps), *scored], default=0))
+        return int(max((step for step in (*newest, *scored) if is_number(step)), default=0))
 
     @property
     def finished(self) -> bool:
@@ -146,9 +146,13 @@ def salvaged(path: Path, problems: list[str]) -> list[Line]:
 
 def numbers(lines: Sequence[Line], name: str) -> Series:
     """Steps and finite values of a field."""
-    points = [(line.get("step"), line.get(name)) for line in lines]
-    kept = [(step, value) for step, value in points if is_number(step) and is_number(value)]
-    return Series([step for step, _ in kept], [value for _, value in kept])
+    series = Series([], [])
+    for line in lines:
+        step, value = line.get("step"), line.get(name)
+        if is_number(step) and is_number(value):
+            series.steps.append(step)
+            series.values.append(value)
+    return series
 
 
 def printable(text: str) -> str:
@@ -158,7 +162,7 @@ def printable(text: str) -> str:
     )
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a decoded JSON value is a number that can be drawn."""
     # Not isinstance, which takes true for a number.
     return type(value) in (int, float) and abs(value) < BEYOND  # type: ignore[operator]
@@ -175,7 +179,7 @@ def newest_evaluation(scores: Sequence[Line], protocol: str) -> Evaluation | Non
         if type(step) is int and isinstance(name, str) and is_number(total):
             seed = line.get("seed")
             key = seed if type(seed) is int else object()
-            played.setdefault((step, name), {})[key] = float(total)  # type: ignore[arg-type]
+            played.setdefault((step, name), {})[key] = float(total)
     if not played:
         return None
     step, name = max(played, key=lambda found: (found[1] == protocol, found[0]))

@@ -19,6 +19,7 @@ from stormrl.published import (
 )
 from stormrl.report.groups import Game
 from stormrl.reproduction import Comparison, compare, differences
+from stormrl.scoring import mean_and_stderr
 from stormrl.statistics import (
     Aggregate,
     Estimate,
@@ -42,6 +43,8 @@ class GameRow(NamedTuple):
     game: Game
     mean: float
     """NaN if no run was evaluated."""
+    stderr: float
+    """Of the mean; NaN below two runs."""
     human_normalised: float | None
     published: Mapping[str, float]
     comparison: Comparison | None
@@ -87,11 +90,12 @@ def standings(groups: Sequence[Game]) -> list[Standing]:
 
 def _game_row(group: Game) -> GameRow:
     scores = group.scores
-    mean = math.fsum(scores) / len(scores) if scores else math.nan
+    mean, stderr = mean_and_stderr(scores) if scores else (math.nan, math.nan)
     known = group.name in games()
     return GameRow(
         group,
         mean,
+        stderr,
         human_normalised(group.name, mean) if scores else None,
         {name: published_agent(name).means[group.name] for name in COLUMNS} if known else {},
         compare(group.name, scores) if known and scores else None,
