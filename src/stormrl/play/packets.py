@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -45,10 +45,20 @@ def point(table: Table) -> Point:
     return tuple(value if math.isfinite(value) else None for side in values for value in side)
 
 
-def packet(frame: int, table: Table, points: Sequence[Point], fps: float, step_ms: float) -> bytes:
-    """One message, with the numbers of the last steps up to `step`: its header's length as 4 bytes (big-endian), the header, then the parts.
+class Pace(NamedTuple):
+    """How fast a game goes."""
 
-    The header's `parts` lists name and bytes of what follows it: `real` and `dream` are PNG, the
+    fps: float
+    """Steps a second, as measured."""
+    step_ms: float
+    """Time that one step takes, pictures included."""
+
+
+def packet(frame: int, table: Table, step: int, points: Sequence[Point], pace: Pace) -> bytes:
+    """One message, with the numbers of the last steps up to `step`.
+
+    Its header's length stands first as 4 bytes (big-endian), then the header, then the parts. The
+    header's `parts` lists name and bytes of what follows it: `real` and `dream` are PNG, the
     latents are `K * C` bytes of probability, 255 for certain, and then `K` drawn classes.
     """
     games = {"real": table.real, "dream": table.dream}

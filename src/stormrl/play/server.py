@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -87,10 +88,7 @@ class Server:
             table = await loop.run_in_executor(self.executor, self._table, seed)
         finally:
             self.waiting -= 1
-        actions = len(table.real.words)
-        session = Session(
-            socket, table, actions, self.executor, lambda film: self._save(film, table)
-        )
+        session = Session(socket, table, self.executor, partial(self._save, table))
         self.open.add(session)
         try:
             await session.run(greeting(self.agent, table, self.context))

@@ -114,16 +114,17 @@ class Session:
 
     async def _play(self) -> None:
         loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            began = loop.time()
             commands, self.commands = self.commands, {}
             news = await self._work(partial(self._advance, commands))
             if news is not None:
                 self.packet = news
                 self.changed.set()
             await self._save_recordings()
-            rest = began + 1 / self.table.settings.speed - loop.time()
-            await asyncio.sleep(max(rest, 0.001))
+            # What has taken too long is not made up for.
+            due = max(due + 1 / self.table.settings.speed, loop.time())
+            await asyncio.sleep(due - loop.time())
 
     def _advance(self, commands: dict[str, Any]) -> tuple[int, bytes] | None:
         """One step of the game; what there is to tell of it. Runs outside of the event loop."""
