@@ -22,8 +22,10 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "i
 COLOURS = 128
 """Of a picture's palette: flat areas and few colours, so it is small."""
 CHROMIUM = "/usr/bin/chromium"
-PLAYED_MS = 4_000
-"""How long the agent plays before its picture is taken."""
+MOMENT = """() => document.querySelector('#real .over').hidden
+    && document.querySelector('#dream .over').hidden
+    && +document.querySelector('#real .steps').textContent >= 20"""
+"""Of an episode at which its picture is taken."""
 ADDRESS_LINE = 2
 """Of what `stormrl play` says."""
 
@@ -73,7 +75,8 @@ def play_pictures(browser: Browser, run: Path) -> Iterator[tuple[str, bytes]]:
                     page.goto(lines[-1].strip())
                     page.wait_for_selector("body[data-frame]")
                     page.keyboard.press("h")
-                    page.wait_for_timeout(PLAYED_MS)
+                    while not page.evaluate(MOMENT):
+                        page.wait_for_timeout(30)
                     yield name, page.screenshot()
         finally:
             server.terminate()
@@ -83,7 +86,7 @@ def _show_dreams(page: Page) -> None:
     """Every film at a moment in its dream."""
     page.evaluate(
         """() => Promise.all([...document.querySelectorAll('video')].map(film => new Promise(
-            shown => { film.onseeked = shown; film.currentTime = 0.75 * (film.duration || 1); })))"""
+            shown => { film.onseeked = shown; film.currentTime = 3; })))"""
     )
 
 
@@ -99,7 +102,9 @@ def _stormrl(*args: str) -> None:
 
 
 def _shrunk(picture: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    return (
+        Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    )
 
 
 def _arguments() -> argparse.Namespace:

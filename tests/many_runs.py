@@ -20,7 +20,7 @@ LINES = 50
 def write_run(path: Path, env: str, seed: int, score: float, steps: int = STEPS, **fields) -> Path:
     """A finished run whose evaluation episodes average `score`."""
     agent = agent_config("official", "base")
-    settings = {"protocol": "official", "preset": "official", "agent": agent} | fields
+    settings = {"protocol": "official", "preset": "official", "agent": agent, **fields}
     config = RunConfig(env=env, seed=seed, steps=steps, **settings)
     path.mkdir(parents=True)
     record = {"format": FORMAT, "config": to_dict(config), **_provenance()}

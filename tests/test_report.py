@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 from many_runs import LINES, STEPS, one_run, write_published, write_run
 from stormrl import cli
 from stormrl.media import write_mp4
+from stormrl.presets import agent_config
 from stormrl.published import STORM, published_agent
 from stormrl.report.overview import Overview
 from stormrl.report.page import html
@@ -165,6 +167,36 @@ def test_seeds_of_two_variants_are_kept_apart(tmp_path: Path) -> None:
     assert [game.scores for game in overview.groups] == [[5.0, 10.0], [5.0, 10.0]]
     assert "<svg" in html(overview)
     assert "protocol machado instead of official" in html(overview)
+
+
+def test_settings_make_a_variant_and_a_demonstration_that_is_not_there_does_not(
+    tmp_path: Path,
+) -> None:
+    agent = agent_config("official", "base")
+    mixed = replace(agent, demonstration=replace(agent.demonstration, world_model_windows=9))
+    slower = replace(agent, world_model_ratio=0.5)
+    paths = [
+        write_run(tmp_path / name, f"ALE/{game}-v5", 1, 5.0, steps, agent=config)
+        for name, game, steps, config in [
+            ("same", "Pong", 100, agent),
+            ("mixed", "Boxing", 200, mixed),
+            ("slower", "Pong", 100, slower),
+        ]
+    ]
+    assert Overview.of(paths).variants == ["official base", "official base world_model_ratio=0.5"]
+    longer = write_run(tmp_path / "longer", "ALE/Pong-v5", 1, 5.0, 200, agent=agent)
+    assert Overview.of([paths[0], longer]).variants == [
+        "official base 100 steps",
+        "official base 200 steps",
+    ]
+    texts = replace(slower, agent_ratio=0.123456789, replay=replace(agent.replay, capacity=99_999))
+    changed = write_run(tmp_path / "changed", "ALE/Pong-v5", 1, 5.0, 100, agent=texts)
+    assert Overview.of([changed]).variants == ["official base, some settings changed"]
+    assert Overview.of([paths[0], changed]).variants == [
+        "official base",
+        "official base, variant 2",
+    ]
+    assert "agent_ratio=0.123456789" in html(Overview.of([changed]))
 
 
 def test_toy_games_have_curves_and_no_aggregate(

@@ -159,14 +159,16 @@ def lines(
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
         axes.yaxis.set_major_formatter(lambda value, _: _short(value))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=ROUND))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _set_title(axes, title)
     axes.set_xlabel(xlabel, color=_PALE)
     if not drawn:
-        axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color=_PALE)
+        axes.text(
+            0.5, 0.5, "too little recorded", transform=axes.transAxes, ha="center", color=_PALE
+        )
     return _svg(figure, title)
 
 

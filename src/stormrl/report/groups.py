@@ -11,6 +11,9 @@ from stormrl.presets import agent_config
 from stormrl.published import game_of, games
 from stormrl.report.reading import Run
 
+LONGEST_LABEL = 60
+"""Characters."""
+
 
 class Variant(NamedTuple):
     """What runs have in common if they differ in nothing but game and seed."""
@@ -61,15 +64,20 @@ def grouped(runs: Sequence[Run]) -> list[Game]:
 
 
 def labelled(runs: Sequence[Run]) -> dict[Variant, str]:
-    """A label for each variant, which says what it does not share with all others."""
+    """A label for each variant, which says what it does not share with all others.
+
+    Variants of one label are one: games may be trained for different times.
+    """
     variants = list(dict.fromkeys(map(Variant.of, runs)))
-    always = ("preset", "size")
-    differing = [
-        name
-        for name in Variant._fields
-        if name in always or len({getattr(variant, name) for variant in variants}) > 1
-    ]
-    return {variant: " ".join(_words(variant, differing)) for variant in variants}
+    telling = _telling(runs, variants)
+    words = {variant: " ".join(_words(variant, telling)) for variant in variants}
+    distinct = list(dict.fromkeys(words.values()))
+    return {
+        variant: text
+        if len(text) <= LONGEST_LABEL
+        else f"{variant.preset} {variant.size}, {_numbered(distinct, text)}"
+        for variant, text in words.items()
+    }
 
 
 def changes(run: Run) -> tuple[str, ...]:
@@ -82,12 +90,16 @@ def changes(run: Run) -> tuple[str, ...]:
 
 
 def differences(config: AgentConfig, named: AgentConfig) -> tuple[str, ...]:
-    """`name=value` for every setting in which `config` differs from `named`."""
+    """`name=value` for every setting in which `config` differs from `named`.
+
+    How much of a demonstration is mixed in is no difference where there is none.
+    """
     before = dict(leaves(to_dict(named)))
     return tuple(
         f"{name}={value}"
         for name, value in leaves(to_dict(config))
-        if name not in before or before[name] != value
+        if before.get(name) != value
+        and (config.demonstration.path or not name.startswith("demonstration."))
     )
 
 
@@ -98,6 +110,24 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _telling(runs: Sequence[Run], variants: Sequence[Variant]) -> list[str]:
+    """Fields of a variant that its label needs."""
+    fields = ["preset", "size"]
+    if len({variant.protocol for variant in variants}) > 1:
+        fields.append("protocol")
+    lengths = {(run.config.env, run.config.steps) for run in runs}
+    if len(lengths) > len({run.config.env for run in runs}):
+        fields.append("steps")
+    return [*fields, "changes"]
+
+
+def _numbered(distinct: Sequence[str], text: str) -> str:
+    """In place of settings that are too many for a label."""
+    if len(distinct) == 1:
+        return "some settings changed"
+    return f"variant {distinct.index(text) + 1}"
 
 
 def _words(variant: Variant, fields: Sequence[str]) -> Iterator[str]:

@@ -251,15 +251,15 @@ def _rate(first: Mapping[str, Any], last: Mapping[str, Any], name: str) -> float
 def _setups(overview: Overview) -> list[dict[str, Any]]:
     """The configuration of each variant, seed and game left out."""
     labels = labelled(overview.runs)
-    samples = {Variant.of(run): run for run in reversed(overview.runs)}
+    samples = {labels[Variant.of(run)]: run for run in reversed(overview.runs)}
     return [
         {
             "label": label,
-            "variant": variant,
-            "config": json.dumps(to_dict(samples[variant].config), indent=2),
-            "command": _command(samples[variant].record),
+            "variant": Variant.of(samples[label]),
+            "config": json.dumps(to_dict(samples[label].config), indent=2),
+            "command": _command(samples[label].record),
         }
-        for variant, label in labels.items()
+        for label in overview.variants
     ]
 
 
