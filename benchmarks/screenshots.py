@@ -45,13 +45,14 @@ def main() -> None:
 
 
 def report_pictures(browser: Browser, runs: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Its beginning in light, its curves in dark, and its beginning on a phone."""
+    """Its beginning, its curves and its dreams; the beginning on a phone as well."""
     with tempfile.TemporaryDirectory() as folder:
         page_file = Path(folder) / "report.html"
         _stormrl("report", *map(str, runs), "--out", str(page_file))
         views = [
             ("report-light", DESK, "light", "header"),
             ("report-dark", DESK, "dark", "#losses"),
+            ("report-dreams", DESK, "light", "#ahead, #dreams, #runs"),
             ("report-phone", PHONE, "dark", "header"),
         ]
         for name, screen, scheme, place in views:
