@@ -18,6 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 DESK = {"viewport": {"width": 1240, "height": 1000}, "device_scale_factor": 1}
+LOW_DESK = {"viewport": {"width": 1240, "height": 810}, "device_scale_factor": 1}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True}
 COLOURS = 128
 """Of a picture's palette: flat areas and few colours, so it is small."""
@@ -71,7 +72,10 @@ def play_pictures(browser: Browser, run: Path) -> Iterator[tuple[str, bytes]]:
         assert server.stderr is not None
         try:
             lines = [server.stderr.readline() for _ in range(ADDRESS_LINE)]
-            for name, screen, scheme in [("play", DESK, "dark"), ("play-phone", PHONE, "light")]:
+            for name, screen, scheme in [
+                ("play", LOW_DESK, "dark"),
+                ("play-phone", PHONE, "light"),
+            ]:
                 with _page(browser, screen, scheme) as page:
                     page.goto(lines[-1].strip())
                     page.wait_for_selector("body[data-frame]")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from stormrl.config import RunConfig
-from stormrl.jsonlines import read_jsonlines
+from stormrl.jsonlines import is_number, read_jsonlines
 from stormrl.record import EPISODES, METRICS
 from stormrl.run_directory import RunDirectory
 
@@ -67,7 +67,7 @@ class History:
     def read(cls, run: RunDirectory) -> History:
         """The histories in a run's directory. Raises `UserError` for one that is damaged."""
         episodes = read_jsonlines(run.path / EPISODES)
-        returns = [total for episode in episodes if _finite(total := episode.get("return"))]
+        returns = [total for episode in episodes if is_number(total := episode.get("return"))]
         return cls(run.config, read_jsonlines(run.path / METRICS), returns)
 
     @property
@@ -77,7 +77,7 @@ class History:
 
     def series(self, name: str) -> list[float]:
         """Every finite value of a metric, oldest first."""
-        return [line[name] for line in self.metrics if _finite(line.get(name))]
+        return [line[name] for line in self.metrics if is_number(line.get(name))]
 
     def first(self, name: str) -> float | None:
         """A metric's oldest value."""
@@ -412,10 +412,6 @@ def _improved(returns: Sequence[float]) -> bool:
     early, late = returns[:fifth], returns[-fifth:]
     error = math.sqrt((_variance(early) + _variance(late)) / max(fifth, 1))
     return _mean(late) > _mean(early) + 2 * error
-
-
-def _finite(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _mean(values: Sequence[float]) -> float:

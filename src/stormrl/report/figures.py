@@ -21,7 +21,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from stormrl.figures import Curve, rolling_mean, seed_band
-from stormrl.report.reading import Run, Series, is_number
+from stormrl.jsonlines import is_number
+from stormrl.report.reading import Run, Series
 from stormrl.report.scores import THRESHOLDS, AgentRow
 from stormrl.statistics import Estimate
 

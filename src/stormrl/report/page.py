@@ -17,10 +17,11 @@ from markupsafe import Markup
 
 import stormrl
 from stormrl.config import to_dict
+from stormrl.jsonlines import is_number
 from stormrl.report import figures
 from stormrl.report.groups import Variant, labelled
 from stormrl.report.overview import Overview, causes
-from stormrl.report.reading import Run, is_number
+from stormrl.report.reading import Run
 from stormrl.report.scores import COLUMNS, PROFILED
 from stormrl.reproduction import Comparison
 from stormrl.statistics import Estimate

@@ -7,19 +7,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from stormrl.config import RunConfig
 from stormrl.errors import UserError
 from stormrl.files import read_json, read_limited
-from stormrl.jsonlines import HISTORY_LIMIT
+from stormrl.jsonlines import HISTORY_LIMIT, is_number
 from stormrl.record import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
 from stormrl.run_directory import CONFIG, RunDirectory
 
 Line = dict[str, Any]
-
-BEYOND = 1e30
-"""Larger numbers are damage: no figure can hold them."""
 
 
 class Series(NamedTuple):
@@ -162,12 +159,6 @@ def printable(text: str) -> str:
     )
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a decoded JSON value is a number that can be drawn."""
-    # Not isinstance, which takes true for a number.
-    return type(value) in (int, float) and abs(value) < BEYOND  # type: ignore[operator]
-
-
 def newest_evaluation(scores: Sequence[Line], protocol: str) -> Evaluation | None:
     """Episodes of the newest checkpoint, under the training's protocol if it was played so.
 
@@ -234,5 +225,6 @@ def is_open_loop(record: object) -> bool:
 
 def _newest_video(folder: Path) -> Path | None:
     """The newest film that `stormrl dream` made, else the newest of the training's."""
-    films = sorted(folder.glob("*.mp4"), key=lambda path: (path.name.startswith("film"), path.name))
+    films = [path for path in folder.glob("*.mp4") if path.is_file()]
+    films.sort(key=lambda path: (path.name.startswith("film"), path.name))
     return films[-1] if films else None
