@@ -116,6 +116,18 @@ def test_two_hot_by_hand(value: float, lower: int, weight: float) -> None:
     assert float(share) == pytest.approx(weight, abs=1e-6)
 
 
+@given(st.lists(rewards, min_size=1, max_size=8))
+def test_two_hot_entropies(values: list[float]) -> None:
+    targets = np.stack([two_hot_of(symlog_of(value)) for value in values])
+
+    def entropy(probs: np.ndarray) -> np.ndarray:
+        return -(probs * np.log(np.maximum(probs, 1e-20))).sum(-1)
+
+    ignorant, perfect = fn.two_hot_entropies(torch.tensor(values), BINS, LOW, HIGH)
+    close(ignorant, entropy(targets.mean(0)), 1e-3)
+    close(perfect, entropy(targets).mean(), 1e-3)
+
+
 def test_two_hot_of_three_bins_by_hand() -> None:
     # Bins -1, 0, 1; symlog(e^0.25 - 1) = 0.25, so a quarter lies on the last bin.
     logits = torch.log(torch.tensor([0.2, 0.3, 0.5]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stormrl.errors import UserError
-from stormrl.jsonlines import JsonLines, keep_until, read_jsonlines, truncate
+from stormrl.jsonlines import JsonLines, is_number, keep_until, read_jsonlines, truncate
 
 
 def write_lines(path: Path, *records: dict[str, Any]) -> None:
@@ -128,3 +128,13 @@ def test_records_beyond_a_step_are_dropped(tmp_path: Path) -> None:
     keep_until(path, "checkpoint_step", 20)
     assert [record["checkpoint_step"] for record in read_jsonlines(path)] == [10, 20]
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, 2**63])
+def test_measurements_are_numbers(value: float) -> None:
+    assert is_number(value)
+
+
+@pytest.mark.parametrize("value", [None, True, "1", [1], math.nan, math.inf, -1e30, 10**400])
+def test_damage_is_no_number(value: object) -> None:
+    assert not is_number(value)

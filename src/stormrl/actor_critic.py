@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -86,6 +87,7 @@ class ActorCritic(nn.Module):
             "value": value_loss,
             "slow_value": slow_loss,
             "entropy": entropy,
+            "uniform_entropy": torch.full_like(entropy, math.log(log_probs.shape[-1])),
             "return_scale": scale,
             "imagined_return": returns.mean(),
             "imagined_reward": trajectory.reward.mean(),

@@ -59,6 +59,22 @@ def two_hot_mean(logits: Float[Tensor, "*n bins"], low: float, high: float) -> F
     return symexp((logits.float().softmax(-1) * centres).sum(-1))
 
 
+def two_hot_entropies(
+    target: Float[Tensor, "*n"], bins: int, low: float, high: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Least mean of `two_hot_cross_entropy` over these targets, in nats.
+
+    First for a prediction that is the same everywhere (the entropy of the mean two-hot target),
+    then for one that knows each target (the mean of their entropies).
+    """
+    lower, weight = two_hot_position(symlog(target).flatten(), bins, low, high)
+    bin_index = torch.arange(bins, device=target.device)
+    distance = (lower.unsqueeze(-1) - bin_index) + weight.unsqueeze(-1)
+    probs = (1 - distance.abs()).clamp(min=0)
+    ignorant = categorical_entropy(log_probability(probs.mean(0)))
+    return ignorant, categorical_entropy(log_probability(probs)).mean()
+
+
 def mix_uniform(probs: Float[Tensor, "*n C"], share: float) -> Float[Tensor, "*n C"]:
     """Probabilities with a share of the uniform distribution mixed in."""
     return (1 - share) * probs + share / probs.shape[-1]

@@ -7,13 +7,15 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from stormrl.errors import UserError
 from stormrl.files import read_limited, replace, writable
 
 HISTORY_LIMIT = 2**30
 """No history comes near this many bytes; a larger file is not read into memory."""
+LARGEST_NUMBER = 1e30
+"""No measurement comes near it; what lies beyond is damage, and no sum or figure survives it."""
 
 
 class JsonLines:
@@ -96,6 +98,12 @@ def keep_until(path: str | Path, key: str, last: int) -> None:
     content = "".join(f"{_line(record)}\n" for record in kept)
     with writable(f"to {path}", path.parent):
         replace(path, content.encode())
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a decoded JSON value is a finite number that can be summed and drawn."""
+    # Not isinstance, which takes true for a number.
+    return type(value) in (int, float) and abs(value) < LARGEST_NUMBER  # type: ignore[operator]
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from stormrl.functional import (
     masked_mean,
     symexp,
     two_hot_cross_entropy,
+    two_hot_entropies,
     two_hot_mean,
 )
 from stormrl.latent import CategoricalLatent
@@ -124,6 +125,7 @@ class WorldModel(nn.Module):
         metrics["kl"] = masked_mean(dynamics.detach(), pairs)
         metrics["posterior_entropy"] = _entropy(posterior)
         metrics["prior_entropy"] = _entropy(prior)
+        metrics |= self._reward_entropies(batch.reward)
         return total, metrics | {"total": total.detach()}
 
     def resets(self, is_first: Bool[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
@@ -143,6 +145,12 @@ class WorldModel(nn.Module):
             "reward": two_hot_cross_entropy(reward, batch.reward, bins.low, bins.high).mean(),
             "continuation": F.binary_cross_entropy_with_logits(continues, batch.continues),
         }
+
+    def _reward_entropies(self, reward: Tensor) -> dict[str, Tensor]:
+        """Between which two numbers the reward loss of a useful predictor lies."""
+        bins = self.config.two_hot
+        ignorant, perfect = two_hot_entropies(reward, bins.bins, bins.low, bins.high)
+        return {"reward_ignorant": ignorant, "reward_perfect": perfect}
 
     def _reconstruction_loss(
         self, obs: Tensor, z: Tensor, prior: Tensor, uniform: Tensor, pairs: Tensor

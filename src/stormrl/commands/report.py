@@ -1,0 +1,61 @@
+"""`stormrl report`: one HTML page about one run or hundreds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from stormrl.commands.output import messages, print_json, results, say, writing
+from stormrl.flags import parse
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write one self-contained HTML page about runs: scores, curves, losses, dreams, setup.
+
+    Damaged and unfinished runs are shown as far as they can be read, with what is wrong with them.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
+    """Directories of runs."""
+    out: Path = Path("report.html")
+    """Page to write."""
+    videos: bool = True
+    """Put a dream of each game on the page."""
+    json: bool = False
+    """Print nothing but one JSON object on standard output: the figures on the page."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Write the page; returns the exit code."""
+    options = parse(Options, args, "stormrl report")
+    # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.report.overview import Overview
+    from stormrl.report.page import html
+
+    console = messages()
+    console.quiet = options.json
+    with console.status(f"reading {len(options.runs)} runs"):
+        overview = Overview.of(options.runs)
+        page = html(overview, options.videos)
+    with writing(options.out):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(page, encoding="utf-8", errors="replace")
+    record = overview.record() | {"out": str(options.out)}
+    if options.json:
+        print_json(record)
+    else:
+        _show(record)
+    return 0
+
+
+def _show(record: Mapping[str, Any]) -> None:
+    for name, problem in record["unreadable"].items():
+        say(messages(), f"left out {name}: {problem}")
+    for name, problems in record["problems"].items():
+        say(messages(), f"{name}: {'; '.join(problems)}")
+    say(results(), record["out"])
