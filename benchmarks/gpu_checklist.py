@@ -15,7 +15,8 @@ On the machine, in the repository's root, with wheelhouse/ beside it; COMMIT is 
 For `stormrl bench` and whole runs on Atari there, carry the emulator and the rest as well:
 
     make wheelhouse WHEELS="--no-deps gymnasium ale-py Farama-Notifications cloudpickle tyro \\
-        docstring-parser typeguard rich av opencv-python-headless jaxtyping wadler_lindig safetensors"
+        docstring-parser typeguard rich av opencv-python-headless jaxtyping wadler_lindig \\
+        safetensors"
 
 DIR/checklist.json is written anew after every step: what a step has found before it died or ran out
 of time is kept. The steps together stay below half an hour; --steps runs some of them, and keeps
@@ -25,9 +26,11 @@ what the file has of the others. With --device cpu, what needs CUDA says so and 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,10 +96,8 @@ def _status(process: subprocess.Popen[str], timeout: float) -> str:
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(process.pid, 9)
-    except ProcessLookupError:
-        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

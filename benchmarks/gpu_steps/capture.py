@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from gpu_steps.capturing import Update, captured_by_hand, captured_by_library
 from gpu_steps.setting import (
     NEEDS_CUDA,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from gpu_steps.setting import Subject
 
+from gpu_steps.setting import State, Subject
 from stormrl.learner_state import learner_tensors
 from stormrl.random_state import random_state, restore_random_state
 
@@ -54,9 +54,8 @@ def captured_by_library(model: Subject) -> Update:
 
 
 @torch.no_grad()
-def put_back(model: Subject, before: dict[str, torch.Tensor] | object) -> None:
+def put_back(model: Subject, before: State) -> None:
     """Every tensor of the learner as it was, in place."""
-    assert isinstance(before, dict)
     for group, tensors in learner_tensors(model.learner).items():
         for name, tensor in tensors.items():
             tensor.copy_(before[f"{group}.{name}"])

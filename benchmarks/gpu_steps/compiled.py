@@ -7,10 +7,10 @@ import tempfile
 from dataclasses import replace
 
 import torch
+
 from gpu_steps.capture import after
 from gpu_steps.capturing import captured_by_hand
 from gpu_steps.setting import NEEDS_CUDA, Findings, Setting, difference, median_ms, subject
-
 from stormrl.bench.timing import first_seconds
 from stormrl.config import AgentConfig
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from gpu_steps.setting import Findings, Setting
 
+from gpu_steps.setting import Findings, Setting
 from stormrl.bench.peak import measure_peak
 
 

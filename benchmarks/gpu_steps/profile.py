@@ -6,9 +6,9 @@ import warnings
 from typing import Any
 
 import torch
-from gpu_steps.setting import NEEDS_CUDA, Findings, Setting, Subject, median_ms, subject
 from torch.profiler import ProfilerActivity, profile
 
+from gpu_steps.setting import NEEDS_CUDA, Findings, Setting, Subject, median_ms, subject
 from stormrl.bench.counting import count_flops, count_launches, count_operators
 
 SHOWN = 15
@@ -50,7 +50,10 @@ def kernels(model: Subject) -> Findings:
     ]
     averages.sort(key=lambda event: event.self_device_time_total, reverse=True)
     yield "kernel_ms", sum(event.self_device_time_total for event in averages) / 1000
-    yield "longest", [
-        {"name": e.key[:100], "calls": e.count, "ms": e.self_device_time_total / 1000}
-        for e in averages[:SHOWN]
-    ]
+    yield (
+        "longest",
+        [
+            {"name": e.key[:100], "calls": e.count, "ms": e.self_device_time_total / 1000}
+            for e in averages[:SHOWN]
+        ],
+    )
