@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-
 import gpu_checklist
 from gpu_steps.setting import difference
 from gpu_steps.variants import LAYERS, by_products, by_sums, default, relative
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 WITHOUT_EMULATOR = """
 import importlib, sys

@@ -63,7 +63,7 @@ class _OperatorCounter(TorchDispatchMode):
 def _as_defined() -> Iterator[None]:
     """Layers that save time by more arithmetic, as plain ones."""
     rearranged = ToPixels.forward
-    ToPixels.forward = nn.ConvTranspose2d.forward
+    ToPixels.forward = nn.ConvTranspose2d.forward  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
