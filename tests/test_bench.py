@@ -158,13 +158,14 @@ def test_a_dimension_grows_and_all_else_stays() -> None:
     values = {
         name: [d.of(d.scale(TINY, f)) for f in (0.5, 1, 2, 4)] for name, d in DIMENSIONS.items()
     }
-    assert values == {
-        "width": [64, 128, 256, 512],
-        "batch": [32, 64, 128, 256],
-        "horizon": [8, 16, 32, 64],
-        "layers": [1, 2, 4, 8],
-        "context": [4, 8, 16, 32],
+    own = {
+        "width": TINY.world_model.sequence.width,
+        "batch": TINY.imagination.batch_size,
+        "horizon": TINY.imagination.horizon,
+        "layers": TINY.world_model.sequence.layers,
+        "context": TINY.imagination.context,
     }
+    assert values == {name: [n / 2, n, 2 * n, 4 * n] for name, n in own.items()}
     for dimension in DIMENSIONS.values():
         assert dimension.scale(TINY, 1.0) == TINY
     before = flops_of(TINY)
@@ -206,7 +207,12 @@ def test_the_figure_of_a_sweep_tells_every_stage_and_its_power(tmp_path: Path) -
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         growth_figure(path, sweep())
     drawn = path.read_text()
-    for text in ("iteration: power 1.00", "world model: power 1.00", "imagined steps", "tiny, cpu"):
+    for text in (
+        "iteration: exponent 1.00",
+        "world model: exponent 1.00",
+        "imagined steps",
+        "tiny, cpu",
+    ):
         assert text in drawn
     growth_figure(tmp_path / "growth.png", sweep())
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
@@ -232,7 +238,7 @@ def test_tables_show_one_combination_several_or_a_sweep() -> None:
     assert "size base, cpu, compile on: failed, no memory" in both
     grown = printed(sweep())
     assert "iteration" in grown
-    assert "power" in grown
+    assert "exponent" in grown
     assert "400.00" in grown
 
 
@@ -245,7 +251,9 @@ def test_one_combination_is_measured_and_written(
     check_record(found)
     assert set(found["peak"]) == {"matmul_flops_per_s", "copy_bytes_per_s"}
     assert {"python", "torch"} <= set(found["versions"])
-    assert found["parameters"]["world_model"] == 1_066_851
+    parts = ("encoder", "decoder", "latent", "sequence", "reward_head", "continues_head")
+    total = sum(found["parameters"][part] for part in parts)
+    assert found["parameters"]["world_model"] == total
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from stormrl.bench.growth import DIMENSIONS
 from stormrl.figures import COLOURS, GRID, INK, LINE, PALE
@@ -19,8 +19,7 @@ STAGES = ("iteration", "world_model", "encode", "rollout", "actor_critic")
 def growth_figure(path: str | Path, growth: Mapping[str, Any]) -> None:
     """Draw what `stormrl bench --grow` has measured; the suffix of `path` chooses the format.
 
-    A line is a stage, its legend says with which power of the dimension the fitted cost grows;
-    dots below are the least time that the iteration's arithmetic takes.
+    A line is a stage, its legend says with which power of the dimension the cost grows; dots are the least time that the iteration's arithmetic takes.
     """
     benches = growth["benches"]
     figure = Figure(figsize=(8, 4.8), layout="constrained")
@@ -40,8 +39,8 @@ def _draw_stage(
 ) -> None:
     times = [bench["stages"][stage] for bench in benches]
     low, middle, high = ([time[key] for time in times] for key in ("p10_s", "median_s", "p90_s"))
-    power = growth["exponents"].get(stage)
-    label = stage.replace("_", " ") + ("" if power is None else f": power {power:.2f}")
+    exponent = growth["exponents"].get(stage)
+    label = stage.replace("_", " ") + ("" if exponent is None else f": exponent {exponent:.2f}")
     width = 2.6 if stage == "iteration" else 1.6
     axes.fill_between(growth["values"], low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(
@@ -54,7 +53,7 @@ def _draw_limit(axes: Axes, values: Sequence[int], benches: Sequence[Any]) -> No
         bench["stages"]["iteration"]["flops"] / bench["peak"]["matmul_flops_per_s"]
         for bench in benches
     ]
-    label = "iteration's arithmetic at the device's peak"
+    label = "iteration at the device's peak"
     axes.plot(values, limits, ":", color=PALE, linewidth=1.6, label=label)
 
 
@@ -64,6 +63,7 @@ def _style(axes: Axes, xlabel: str, values: Sequence[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(values)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(EngFormatter("s", sep=" "))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(xlabel, fontsize=11, color=INK)
@@ -93,7 +93,7 @@ def _add_words(figure: Figure, axes: Axes, dimension: str, bench: Mapping[str, A
     )
     legend.get_title().set_color(INK)
     figure.supxlabel(
-        f"{bench['device_name']}, {bench['threads']} threads; median, band from p10 to p90",
+        f"{bench['device_name']}, {bench['threads']} CPU thread(s); line: median, band: p10 to p90",
         x=0.983,
         ha="right",
         fontsize=8.5,

@@ -11,6 +11,8 @@ from stormrl.commands.output import number, print_facts, say, table
 
 Record = Mapping[str, Any]
 
+CELLS = "median ms (of the limit)"
+
 
 def show(console: Console, record: Record) -> None:
     """Print what was measured."""
@@ -50,15 +52,14 @@ def show_side_by_side(console: Console, benches: Sequence[Record]) -> None:
     )
     facts = [_facts(bench) for bench in good]
     rows += [(name, *(fact[name] for fact in facts)) for name in facts[0]]
-    title = f"{good[0]['env']}: median ms of each stage (share of the limit)"
-    console.print(table(title, ("", *columns), rows))
+    console.print(table(good[0]["env"], (CELLS, *columns), rows))
     _show_failures(console, benches)
 
 
 def show_growth(console: Console, growth: Record) -> None:
-    """The same over the values of one dimension, with the powers that were fitted."""
+    """The same over the values of one dimension, with the exponents that were fitted."""
     good = growth["benches"]
-    columns = [*(number(f"{value:,}") for value in growth["values"]), number("power")]
+    columns = [*(number(f"{value:,}") for value in growth["values"]), number("exponent")]
     rows = [
         (
             name,
@@ -69,8 +70,9 @@ def show_growth(console: Console, growth: Record) -> None:
     ]
     memory = [f"{bench['peak_memory_bytes'] / 2**30:.2f} GiB" for bench in good]
     rows.append(("memory", *memory, ""))
-    title = f"{good[0]['env']}, size {good[0]['size']}, {_way(good[0])}: median ms of each stage"
-    console.print(table(f"{title} over {growth['grow']}", (growth["grow"], *columns), rows))
+    title = f"{good[0]['env']}, size {good[0]['size']}, {_way(good[0])}"
+    header = f"{growth['grow']}\n{CELLS}"
+    console.print(table(title, (header, *columns), rows))
     _show_failures(console, growth["failed"])
 
 
