@@ -19,7 +19,8 @@ STAGES = ("iteration", "world_model", "encode", "rollout", "actor_critic")
 def growth_figure(path: str | Path, growth: Mapping[str, Any]) -> None:
     """Draw what `stormrl bench --grow` has measured; the suffix of `path` chooses the format.
 
-    A line is a stage, its legend says with which power of the dimension the cost grows; dots are the least time that the iteration's arithmetic takes.
+    A line is a stage, its legend says with which power of the dimension the cost grows; dots are
+    the least time that the iteration's arithmetic takes.
     """
     benches = growth["benches"]
     figure = Figure(figsize=(8, 4.8), layout="constrained")
