@@ -12,7 +12,7 @@ On the machine, in the repository's root, with wheelhouse/ beside it; COMMIT is 
     python3 -m pip install --no-index --no-deps --target site wheelhouse/*.whl
     PYTHONPATH=site:src python3 benchmarks/gpu_checklist.py --out results/gpu --commit COMMIT
 
-For `stormrl bench` and whole runs on Atari there, carry the emulator and the rest as well:
+`stormrl bench` and whole runs need more, some 100 MB; the toy games do without OpenCV, half of it:
 
     make wheelhouse WHEELS="--no-deps gymnasium ale-py Farama-Notifications cloudpickle tyro \\
         docstring-parser typeguard rich av opencv-python-headless jaxtyping wadler_lindig \\
