@@ -74,10 +74,12 @@ def main(args: Sequence[str]) -> int:
     configs = combinations(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.commands.bench_tables import show
+    from stormrl.device import choose_backend
     from stormrl.runs import check
 
     for config in configs:
         check(config)
+        choose_backend(config)  # What is not possible here is told before anything is measured.
     console = messages()
     console.quiet = options.json
     record = _measured(options, configs, console)
