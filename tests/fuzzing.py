@@ -57,7 +57,13 @@ COMMAND_LINES = st.tuples(
     st.lists(TOKENS, max_size=4),
 ).map(lambda parts: [parts[0], *parts[1], *(token for tokens in parts[2] for token in tokens)])
 
-WORK = ("runs._train", "recording._play", "bench.bench", "demo.demonstrate", "envs.check_env")
+WORK = (
+    "runs._train",
+    "recording._play",
+    "bench.apart.bench_apart",
+    "demo.demonstrate",
+    "envs.check_env",
+)
 """What takes long; a command line that gets there has been understood."""
 
 

@@ -315,14 +315,6 @@ def test_check_env_tells_whether_to_train(capsys: Captured) -> None:
     assert "[height, width, 3]" in " ".join(capsys.readouterr().out.split())
 
 
-def test_bench_times_every_stage(capsys: Captured) -> None:
-    args = ["bench", "--env", "stormrl/Catch-v0", "--size", "tiny", "--compile", "off"]
-    record = json_of(capsys, *args, "--device", "cpu", "--repeats", "2")
-    assert set(record["stages"]) >= {"world_model", "rollout", "actor_critic", "act", "env"}
-    assert all(stage["median_s"] > 0 for stage in record["stages"].values())
-    assert record["device"] == "cpu"
-
-
 def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "stormrl", "--version"]
     environment = {**os.environ, "PYTHONWARNINGS": "error"}

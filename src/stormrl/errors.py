@@ -1,5 +1,7 @@
 """The one exception that stands for a user's mistake."""
 
+from __future__ import annotations
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; the command line shows it as one line and exits with 2.
@@ -12,6 +14,9 @@ class UserError(ValueError):
         self.field = field
         self.message = " ".join(message.split())  # Foreign messages may span lines.
         super().__init__(f"{field}: {self.message}")
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        return type(self), (self.field, self.message)  # So that it travels between processes.
 
 
 class Fault(UserError):

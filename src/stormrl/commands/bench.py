@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from stormrl.commands.output import messages, number, print_facts, print_json, results, table
+import tyro
+
+from stormrl.commands.output import messages, print_json, results, writing
 from stormrl.config import RunConfig
 from stormrl.errors import UserError
 from stormrl.flags import parse
 from stormrl.presets import agent_config
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Compile = Literal["auto", "off", "on"]
+Mode = Literal["eager", "compile"]
+
+MODES: dict[Mode, dict[str, Any]] = {"eager": {"compile": "off"}, "compile": {"compile": "on"}}
+"""What each mode sets in the run's configuration."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """Time every stage of one iteration of training, and compare it with the device's limit."""
+    """Time every stage of one iteration of training, and compare it with the device's limit.
+
+    Several sizes, devices, precisions or modes are measured one after the other, each in a process
+    of its own, and shown side by side.
+    """
 
     env: str = "ALE/Pong-v5"
     """Gymnasium id of the game."""
@@ -23,16 +41,28 @@ class Options:
     """Named rules of play: official, atari100k or machado."""
     preset: str = "paper"
     """Algorithm."""
-    size: str = "base"
-    """Size of the networks."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    size: tuple[str, ...] = ("base",)
+    """Sizes of the networks."""
+    device: tuple[str, ...] = ("auto",)
+    """Of auto, cpu, cuda and cuda:N."""
+    precision: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto",)
     """Arithmetic of the networks."""
-    compile: Literal["auto", "off", "on"] = "auto"
+    compile: Compile = "auto"
     """Compile the update."""
+    mode: tuple[Mode, ...] = ()
+    """Ways to run the update, instead of --compile."""
+    grow: Literal["width", "batch", "horizon", "layers", "context"] | None = None
+    """Multiply this dimension by each of --factors, and fit how the cost grows with it."""
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    """What --grow multiplies the size's own value by."""
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw what --grow has found; the suffix chooses the format: .png, .svg or .pdf."""
+    threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Threads of the CPU; by default as many as PyTorch chooses."""
     repeats: int = 20
     """Measurements of each stage."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the JSON object to this file as well."""
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -40,63 +70,113 @@ class Options:
 def main(args: Sequence[str]) -> int:
     """Measure; returns the exit code."""
     options = parse(Options, args, "stormrl bench")
-    if options.repeats < 2:
-        raise UserError("repeats", f"is {options.repeats}; give 2 or more")
-    config = _config(options)
+    _check(options)
+    configs = combinations(options)
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.bench import bench
+    from stormrl.commands.bench_tables import show
+    from stormrl.device import choose_backend
     from stormrl.runs import check
 
-    check(config)
+    for config in configs:
+        check(config)
+        choose_backend(config)  # What is not possible here is told before anything is measured.
     console = messages()
     console.quiet = options.json
-    with console.status(f"measuring {config.env} at size {config.size}"):
-        record = bench(config, options.repeats)
+    record = _measured(options, configs, console)
+    _write(options, record)
     if options.json:
         print_json(record)
     else:
-        _show(record)
+        show(results(), record)
     return 0
 
 
-def _config(options: Options) -> RunConfig:
-    return RunConfig(
-        env=options.env,
-        protocol=options.protocol,
-        preset=options.preset,
-        size=options.size,
-        device=options.device,
-        precision=options.precision,
-        compile=options.compile,
-        agent=agent_config(options.preset, options.size),
-    )
-
-
-def _show(record: Mapping[str, Any]) -> None:
-    rows = [
-        (
-            name,
-            *(f"{1000 * stage[key]:.2f}" for key in ("median_s", "p10_s", "p90_s")),
-            f"{stage['flops'] / 1e9:.2f}",
-            "--" if stage["floor_fraction"] is None else f"{stage['floor_fraction']:.0%}",
+def combinations(options: Options) -> list[RunConfig]:
+    """A configuration for each size on each device in each mode, or for each factor of a sweep."""
+    modes = [MODES[mode] for mode in options.mode] or [{"compile": options.compile}]
+    products = itertools.product(options.size, options.device, options.precision, modes)
+    configs = [
+        RunConfig(
+            env=options.env,
+            protocol=options.protocol,
+            preset=options.preset,
+            size=size,
+            device=device,
+            precision=precision,
+            agent=agent_config(options.preset, size),
+            **mode,
         )
-        for name, stage in record["stages"].items()
+        for size, device, precision, mode in products
     ]
-    compiled = "compiled" if record["compile"] else "eager"
-    title = ", ".join(
-        (record["env"], f"size {record['size']}", record["device"], record["dtype"], compiled)
-    )
-    numbers = ("median ms", "p10 ms", "p90 ms", "GFLOP", "of the limit")
-    console, peak = results(), record["peak"]
-    console.print(table(title, ("stage", *map(number, numbers)), rows))
-    print_facts(
-        console,
-        {
-            "device": record["device_name"],
-            "limit": f"{peak['matmul_flops_per_s'] / 1e9:,.0f} GFLOP/s in matrix products, "
-            f"{peak['copy_bytes_per_s'] / 1e9:,.1f} GB/s in copies",
-            "first call": f"{record['first_call_s']:.1f} s",
-            "operators": f"{record['operators']:,} in an update",
-            "memory": f"{record['peak_memory_bytes'] / 2**30:.2f} GiB at most",
-        },
-    )
+    return configs if options.grow is None else _sweep(options, configs)
+
+
+def _sweep(options: Options, configs: list[RunConfig]) -> list[RunConfig]:
+    from stormrl.bench.growth import DIMENSIONS
+
+    if len(configs) > 1:
+        message = "sweeps one combination; give one size, device, precision and mode"
+        raise UserError("grow", message)
+    config, scale = configs[0], DIMENSIONS[str(options.grow)].scale
+    return [replace(config, agent=scale(config.agent, factor)) for factor in options.factors]
+
+
+def _check(options: Options) -> None:
+    if options.repeats < 2:
+        raise UserError("repeats", f"is {options.repeats}; give 2 or more")
+    if options.threads is not None and options.threads < 1:
+        raise UserError("threads", f"is {options.threads}; give 1 or more")
+    for name in ("size", "device", "precision"):
+        if not getattr(options, name):
+            raise UserError(name, "has no value; give one or more")
+    if options.mode and options.compile != "auto":
+        raise UserError("compile", "says the same as --mode; give one of them")
+    if options.grow is None and options.plot is not None:
+        raise UserError("plot", "draws what --grow has found; give --grow too")
+    if options.plot is not None and options.plot.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError("plot", f"{options.plot} ends in no known format; give .png, .svg or .pdf")
+    if options.grow is not None and len(set(options.factors)) < 2:
+        raise UserError("factors", "give two or more that differ")
+
+
+def _measured(options: Options, configs: list[RunConfig], console: Console) -> dict[str, Any]:
+    from stormrl.bench.apart import bench_apart
+
+    with console.status("measuring") as status:
+
+        def announce(config: RunConfig, index: int) -> None:
+            which = f"{index + 1} of {len(configs)}: " if len(configs) > 1 else ""
+            mode = {"off": "eager", "on": "compiled"}.get(config.compile, "")
+            what = ", ".join(filter(None, (config.env, f"size {config.size}", config.device, mode)))
+            status.update(f"measuring {which}{what}")
+
+        records = bench_apart(configs, options.repeats, options.threads, announce)
+    return _record(options, configs, records)
+
+
+def _record(
+    options: Options, configs: list[RunConfig], records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The object that is written: of one combination flat, of several a list under `benches`."""
+    errors = [record["error"] for record in records if "error" in record]
+    if len(errors) == len(records):
+        raise UserError("bench", f"nothing could be measured: {errors[0]}")
+    if options.grow is not None:
+        from stormrl.bench.growth import growth
+
+        return growth(options.grow, configs, records)
+    return records[0] if len(records) == 1 else {"benches": records}
+
+
+def _write(options: Options, record: dict[str, Any]) -> None:
+    if options.out is not None:
+        from stormrl.jsonlines import plain
+
+        with writing(options.out):
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
+    if options.plot is not None:
+        from stormrl.bench.growth_figure import growth_figure
+
+        with writing(options.plot):
+            growth_figure(options.plot, record)

@@ -1,0 +1,58 @@
+"""How many operators an update consists of: each is a launch on a GPU, microseconds on a CPU."""
+
+import pytest
+import torch
+
+from stormrl.bench.counting import count_operators
+from stormrl.device import Backend
+from stormrl.learner import Learner
+from stormrl.presets import agent_config
+from stormrl.replay import Replay
+
+BUDGET = {"world_model": 1165, "imagination": 1695, "actor_critic": 478, "update": 3530}
+"""Counted 1131, 1646, 464 and 3427 with PyTorch 2.13; 3 % more are left to other versions."""
+
+REMEDY = (
+    "{part} takes {count:,} operators, its budget is {budget:,}. Look for an operator in a loop, a "
+    "copy or a cast that a change has added (torch.profiler lists them). If it has to be, measure "
+    "what it costs with `stormrl bench --size tiny`, and raise BUDGET by as much."
+)
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict[str, int]:
+    config = agent_config("paper", "tiny")
+    learner = Learner(config, 3, Backend(torch.device("cpu"), torch.bfloat16))
+    replay = Replay(256, (64, 64, 3))
+    replay.obs.random_(0, 256)
+    replay.moved_to(256)
+    context = replay.sample(config.imagination.batch_size, config.imagination.context)
+    noise = learner.imagination_noise(context)
+    trajectory = learner.imagination(context, noise)
+
+    def update() -> None:
+        learner.update_world_model(replay)
+        learner.update_agent(replay)
+
+    update()  # Adam's moments are made in the first.
+    return {
+        "world_model": count_operators(lambda: learner.update_world_model(replay)),
+        "imagination": count_operators(lambda: learner.imagination(context, noise)),
+        "actor_critic": count_operators(lambda: learner.learn_policy(trajectory)),
+        "update": count_operators(update),
+    }
+
+
+@pytest.mark.parametrize("part", BUDGET)
+def test_an_update_stays_within_its_budget_of_operators(part: str, counts: dict[str, int]) -> None:
+    count, budget = counts[part], BUDGET[part]
+    assert count <= budget, REMEDY.format(part=part, count=count, budget=budget)
+
+
+def test_a_budget_is_close_to_what_is_counted(counts: dict[str, int]) -> None:
+    # Operators that were saved come off the budget: else they could return unnoticed.
+    for part, budget in BUDGET.items():
+        count = counts[part]
+        assert count >= 0.85 * budget, (
+            f"{part} takes only {count:,} operators: lower its budget of {budget:,}"
+        )
