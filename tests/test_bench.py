@@ -51,6 +51,7 @@ def record(seconds: float, flops: int, **fields: Any) -> dict[str, Any]:
         "device_name": "a processor",
         "dtype": "fp32",
         "compile": False,
+        "cuda_graph": False,
         "threads": 1,
         "stages": {**dict.fromkeys(names, stage), "env": stage | nothing},
         "updates_per_s": 1 / seconds,
@@ -121,7 +122,7 @@ def test_combinations_are_every_size_on_every_device_in_every_mode() -> None:
 MISTAKES = (
     ("--size", "size", "has no value"),
     ("--size tiny vast", "size", "'vast' is unknown"),
-    ("--mode eager graph", "mode", "'graph' is unknown"),
+    ("--mode eager fast", "mode", "'fast' is unknown"),
     ("--mode eager --compile on", "compile", "--mode"),
     ("--threads 0", "threads", "is 0; give 1 or more"),
     ("--plot a.png", "plot", "--grow"),

@@ -9,8 +9,8 @@ from stormrl.learner import Learner
 from stormrl.presets import agent_config
 from stormrl.replay import Replay
 
-BUDGET = {"world_model": 1165, "imagination": 1695, "actor_critic": 478, "update": 3530}
-"""Counted 1131, 1646, 464 and 3427 with PyTorch 2.13; 3 % more are left to other versions."""
+BUDGET = {"world_model": 1200, "imagination": 1695, "actor_critic": 480, "update": 3570}
+"""Counted 1167, 1646, 466 and 3465 with PyTorch 2.13; 3 % more are left to other versions."""
 
 REMEDY = (
     "{part} takes {count:,} operators, its budget is {budget:,}. Look for an operator in a loop, a "

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import av
 import av.error
 import gymnasium
 import numpy as np
@@ -29,7 +30,7 @@ from small_runs import (
     opened,
     same_bits,
 )
-from stormrl import checkpoint, media
+from stormrl import checkpoint
 from stormrl.cli import main
 from stormrl.envs import Catch
 from stormrl.errors import Fault, UserError
@@ -263,7 +264,7 @@ def fill_videos(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise av.error.OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(media.av, "open", refuse)
+    monkeypatch.setattr(av, "open", refuse)
 
 
 @pytest.mark.parametrize("fill", [fill_metrics, fill_tensorboard, fill_videos])

@@ -1,6 +1,7 @@
 """Handing out, trying again, giving up and stopping, with machines that do as they are told."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -65,7 +66,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(sessions.time, "sleep", made.sleep)
+    monkeypatch.setattr(time, "sleep", made.sleep)
     return made
 
 

@@ -41,8 +41,11 @@ def bench(config: RunConfig, repeats: int = 20, threads: int | None = None) -> d
     _prepare(threads)
     workbench = Workbench(config, backend)
     first_call_s = first_seconds(workbench.iteration, backend.device)
+    written = workbench.written()
     stages = {
-        name: Stage(spread(seconds(work, repeats, backend.device)), count_flops(work))
+        name: Stage(
+            spread(seconds(work, repeats, backend.device)), count_flops(written.get(name, work))
+        )
         for name, work in workbench.stages().items()
     }
     memory = peak_memory(
@@ -78,6 +81,7 @@ def _circumstances(config: RunConfig, backend: Backend) -> dict[str, Any]:
         "device_name": _device_name(backend.device),
         "dtype": next(name for name, dtype in DTYPES.items() if dtype == backend.dtype),
         "compile": backend.compiled,
+        "cuda_graph": backend.captured,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "commit": commit(),
@@ -88,7 +92,7 @@ def _counts(workbench: Workbench) -> dict[str, Any]:
     parts = {name: count_operators(work) for name, work in workbench.counted().items()}
     on_cuda = workbench.backend.device.type == "cuda"
     return {
-        "operators": count_operators(workbench.update),
+        "operators": count_operators(workbench.written()["update"]),
         "operators_by_part": parts,
         "launches": count_launches(workbench.update) if on_cuda else None,
     }

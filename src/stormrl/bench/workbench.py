@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stormrl.bench.timing import Work
+from stormrl.captured import updates
 from stormrl.collector import Collector
 from stormrl.config import RunConfig
 from stormrl.device import Backend
@@ -71,6 +72,7 @@ class Workbench:
         self.collector = Collector(env, protocol, self.learner.actor(), self.replay, config.seed)
         for _ in range(warmup + 1):
             self.collector.step(random=True)
+        self.updates = updates(self.learner, self.replay)
 
     def iteration(self) -> None:
         """What training does for one environment step."""
@@ -79,8 +81,21 @@ class Workbench:
 
     def update(self) -> None:
         """One world-model update and one agent update."""
-        self.learner.update_world_model(self.replay)
-        self.learner.update_agent(self.replay)
+        self.updates.world_model()
+        self.updates.agent()
+
+    def written(self) -> Mapping[str, Work]:
+        """What a captured update hides from a count: the same, operator by operator."""
+
+        def update() -> None:
+            self.learner.update_world_model(self.replay)
+            self.learner.update_agent(self.replay)
+
+        def iteration() -> None:
+            self.collector.step(random=False)
+            update()
+
+        return {"update": update, "iteration": iteration}
 
     def stages(self) -> Mapping[str, Work]:
         """Every stage by name, on the same experience and noise at every call."""

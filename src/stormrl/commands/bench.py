@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Compile = Literal["auto", "off", "on"]
-Mode = Literal["eager", "compile"]
+Mode = Literal["eager", "compile", "graph", "compile-graph"]
 
-MODES: dict[Mode, dict[str, Any]] = {"eager": {"compile": "off"}, "compile": {"compile": "on"}}
+MODES: dict[Mode, dict[str, Any]] = {
+    "eager": {"compile": "off", "cuda_graph": "off"},
+    "compile": {"compile": "on", "cuda_graph": "off"},
+    "graph": {"compile": "off", "cuda_graph": "on"},
+    "compile-graph": {"compile": "on", "cuda_graph": "on"},
+}
 """What each mode sets in the run's configuration."""
 
 

@@ -99,7 +99,8 @@ def _facts(record: Record) -> dict[str, str]:
 
 def _way(record: Record) -> str:
     mode = "compiled" if record["compile"] else "eager"
-    return f"{record['device']}, {record['dtype']}, {mode}"
+    graph = ", CUDA graph" if record["cuda_graph"] else ""
+    return f"{record['device']}, {record['dtype']}, {mode}{graph}"
 
 
 def _cell(stage: Record) -> str:
