@@ -11,10 +11,11 @@ OPTIMAL = 5.0
 
 
 @pytest.mark.slow
-def test_catch_is_learned_from_scratch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_catch_is_learned_from_scratch(tmp_path: Path, seed: int) -> None:
     agent = stormrl.agent_config(size="tiny")
     config = stormrl.RunConfig(
-        env="stormrl/Catch-v0", steps=4_500, seed=1, size="tiny", agent=agent, device="cpu"
+        env="stormrl/Catch-v0", steps=4_000, seed=seed, size="tiny", agent=agent, device="cpu"
     )
     outcome = stormrl.train(config, tmp_path / "run")
     returns = [score.total for score in outcome.scores]
