@@ -108,10 +108,16 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (a.dtype, a.shape) == (b.dtype, b.shape) and a.numpy().tobytes() == b.numpy().tobytes()
 
 
-def started(run: Path) -> BaseProcess:
+def resume(run: str, threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    runs.resume(run)
+
+
+def started(run: Path, threads: int | None = None) -> BaseProcess:
     """A process that goes on with a run; forked from one that has imported what it takes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stormrl.runs", "torch._dynamo", "torch.utils.tensorboard"])
-    process = context.Process(target=runs.resume, args=(str(run),))
+    process = context.Process(target=resume, args=(str(run), threads))
     process.start()
     return process

@@ -48,10 +48,10 @@ def suite_command(planned: list[Task], out: Path | str) -> list[str]:
 
 
 def train_alone(task: Task, folder: Path) -> Path:
-    """The same run without a suite, in a process of its own."""
+    """The same run without a suite, in a process of its own, with as many threads as there."""
     path = folder / task.name
     RunDirectory.create(path, task.config)
-    process = started(path)
+    process = started(path, threads=NODE["num_cpus"])
     process.join()
     assert process.exitcode == 0
     return path
@@ -219,5 +219,5 @@ def differences(planned: list[Task], suite: Path, alone: Path) -> dict[str, str]
             steps = [line["step"] for line in history(suite / task.name, "metrics.jsonl")]
             assert len(steps) == len(set(steps)), "a step is there twice"
         except AssertionError as difference:
-            found[task.name] = str(difference).splitlines()[0] or "differs"
+            found[task.name] = next(iter(str(difference).splitlines()), "differs")
     return found

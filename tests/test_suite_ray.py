@@ -58,7 +58,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path, suite_process):
     printed, _ = suite.communicate()
     assert suite.returncode == 0
     assert [start["step"] for start in starts(run)] == [0, saved]
-    assert 0 < lost - saved <= 20
+    assert 0 <= lost - saved <= 20
     (record,) = json.loads(printed)["runs"]
     assert (record["state"], record["step"], record["attempts"]) == ("finished", 120, 2)
     train_alone(task, tmp_path / "alone")
