@@ -11,7 +11,7 @@ from stormrl.errors import UserError
 from stormrl.jsonlines import read_jsonlines
 from stormrl.presets import agent_config
 from stormrl.run_directory import RunDirectory
-from stormrl.suite.estimate import Figures, figures_for, parse_figures
+from stormrl.suite.estimate import Figures, figures_for, parse_all, parse_figures
 from stormrl.suite.plan import Plan, check_games, env_id, refuse_others, tasks
 from stormrl.suite.share import Machine, Share, at_once
 from stormrl.suite.standing import Standing, read_config, read_standing
@@ -220,3 +220,22 @@ def test_published_figures_are_called_so():
 def test_other_files_are_no_figures(record):
     with pytest.raises(UserError, match=r"bench: x.json is no result of stormrl bench --json"):
         parse_figures(record, "x.json")
+
+
+def test_every_combination_of_one_bench_is_read_but_those_that_failed() -> None:
+    tiny = {
+        "size": "tiny",
+        "env": "ALE/Pong-v5",
+        "device": "cpu",
+        "stages": {"iteration": {"median_s": 2}},
+    }
+    base = tiny | {"size": "base", "device": "cuda:1"}
+    failed = {"size": "small", "error": "out of memory"}
+    both = parse_all({"benches": [tiny, failed, base]}, "x.json")
+    assert [(f.size, f.device, f.source) for f in both] == [
+        ("tiny", "cpu", "x.json"),
+        ("base", "cuda", "x.json"),
+    ]
+    assert parse_all(tiny, "x.json") == both[:1]
+    with pytest.raises(UserError, match=r"x\.json is no result of stormrl bench"):
+        parse_all({"benches": "none"}, "x.json")

@@ -80,6 +80,19 @@ def figures_for(config: RunConfig, share: Share, files: Sequence[Path] = ()) -> 
     return None
 
 
+def parse_all(record: dict[str, Any], source: str) -> list[Figures]:
+    """Figures of all combinations that one call of bench measured; raises as `parse_figures`."""
+    benches = record.get("benches", [record])
+    if not isinstance(benches, list):
+        benches = [benches]
+    return [parse_figures(bench, source) for bench in benches if not _failed(bench)]
+
+
+def _failed(bench: Any) -> bool:
+    """Whether bench has written why it could not measure a combination, in the place of it."""
+    return isinstance(bench, dict) and "error" in bench
+
+
 def parse_figures(record: dict[str, Any], source: str) -> Figures:
     """Figures from bench's JSON object. Raises `UserError` if it is something else."""
     try:
@@ -101,7 +114,7 @@ def parse_figures(record: dict[str, Any], source: str) -> Figures:
 
 
 def _read_all(files: Sequence[Path]) -> list[Figures]:
-    return [parse_figures(read_json(path), str(path)) for path in files]
+    return [figures for path in files for figures in parse_all(read_json(path), str(path))]
 
 
 def _measured_here() -> list[Path]:
