@@ -52,7 +52,6 @@ def small(config: AgentConfig) -> AgentConfig:
             window_length=48,
             rollouts=256,
             horizon=16,
-            acting_context=16,
             world_rate=2e-4,
             agent_rate=1e-4,
             entropy=3e-3,
@@ -73,7 +72,6 @@ def tiny(config: AgentConfig) -> AgentConfig:
             window_length=16,
             rollouts=64,
             horizon=8,
-            acting_context=8,
             world_rate=1e-3,
             agent_rate=1e-3,
             entropy=3e-2,
@@ -101,7 +99,6 @@ class Scale(NamedTuple):
     window_length: int
     rollouts: int
     horizon: int
-    acting_context: int
     world_rate: float
     agent_rate: float
     entropy: float
@@ -123,7 +120,6 @@ def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
             batch_length=scale.window_length,
         ),
         imagination=replace(config.imagination, batch_size=scale.rollouts, horizon=scale.horizon),
-        acting=replace(config.acting, context=scale.acting_context),
         demonstration=replace(
             config.demonstration,
             world_model_windows=scale.windows // DEMONSTRATED,
