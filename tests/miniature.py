@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stormrl.config import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, WorldModelConfig
 from stormrl.device import Backend
 from stormrl.learner import Learner
+from stormrl.replay import Replay
 from stormrl.types import Batch
 from stormrl.world_model import WorldModel
 
@@ -114,3 +115,15 @@ def two_hidden_layers(mlp: nn.Sequential, x: np.ndarray) -> np.ndarray:
     for i in (0, 3):
         x = relu(layer_norm(mlp[i + 1], linear(mlp[i], x), 1e-5))
     return linear(mlp[6], x)
+
+
+def filled_replay(device: str = "cpu") -> Replay:
+    """The same random experience each time, with resets in it."""
+    generator = torch.Generator().manual_seed(0)
+    replay = Replay(40, (64, 64, 3), device)
+    replay.obs.copy_(torch.randint(0, 256, replay.obs.shape, generator=generator))
+    replay.action.copy_(torch.randint(0, 3, replay.action.shape, generator=generator))
+    replay.reward.copy_(torch.randn(replay.reward.shape, generator=generator))
+    replay.is_first[::9] = True
+    replay.moved_to(40)
+    return replay

@@ -4,25 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature import CPU, learner
+from miniature import CPU, filled_replay, learner
 from stormrl.captured import undone, updates
 from stormrl.device import Backend, choose_capture
 from stormrl.errors import UserError
 from stormrl.learner import Learner
 from stormrl.learner_state import learner_tensors
 from stormrl.random_state import random_state, seed_all
-from stormrl.replay import Replay
-
-
-def filled_replay(device: str = "cpu") -> Replay:
-    generator = torch.Generator().manual_seed(3)
-    replay = Replay(40, (64, 64, 3), device)
-    replay.obs.copy_(torch.randint(0, 256, replay.obs.shape, generator=generator))
-    replay.action.copy_(torch.randint(0, 3, replay.action.shape, generator=generator))
-    replay.reward.copy_(torch.randn(replay.reward.shape, generator=generator))
-    replay.is_first[::9] = True
-    replay.moved_to(40)
-    return replay
 
 
 def state(model: Learner) -> dict[str, Tensor]:

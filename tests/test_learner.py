@@ -10,12 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature import CPU, array, learner, posterior_noise, random_batch, shrunk
+from miniature import (
+    CPU,
+    array,
+    filled_replay,
+    learner,
+    posterior_noise,
+    random_batch,
+    shrunk,
+)
 from stormrl.config import AgentConfig, OptimizerConfig
 from stormrl.device import Backend
 from stormrl.learner import Learner
 from stormrl.learner_state import learner_tensors
-from stormrl.replay import Replay
 from stormrl.types import Batch
 
 AVERAGES = {
@@ -47,16 +54,6 @@ def snapshot(model: Learner) -> dict[str, Tensor]:
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def filled_replay() -> Replay:
-    replay = Replay(40, (64, 64, 3))
-    replay.obs.random_(0, 256)
-    replay.action.random_(0, 3)
-    replay.reward.normal_()
-    replay.is_first[::9] = True
-    replay.moved_to(40)
-    return replay
 
 
 def update(model: Learner, batch: Batch, noise: Tensor) -> list[dict[str, Tensor]]:

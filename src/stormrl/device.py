@@ -46,7 +46,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def choose_compile(name: str, device: torch.device) -> bool:
     """Resolve auto: compile on CUDA, where launches are the cost; run eagerly on CPU.
 
-    On CPU at tiny size it saved a tenth of an update's time and cost a minute to begin with.
+    On a CPU it saved nothing and cost most of a minute to begin with (docs/performance.md).
     """
     if name == "auto":
         return device.type == "cuda" and shutil.which("g++") is not None

@@ -62,7 +62,7 @@ def learning_curve(
     _style(axes, xlabel, ylabel)
     if frames_per_step is not None:
         _add_frames_axis(axes, frames_per_step)
-    _add_words(figure, title, _explanation(curves, window))
+    add_words(figure, title, _explanation(curves, window))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
@@ -85,7 +85,7 @@ def error_curves(path: str | Path, open_loop: Mapping[str, Any], game: str) -> N
     axes.set_ylim(bottom=0)
     ahead, episodes = open_loop["sees_ahead"], open_loop["episodes"]
     title = f"{game}: dreams beat a copy for {ahead} steps"
-    _add_words(figure, title, f"{episodes} episodes; band: 95 % bootstrap interval of the mean")
+    add_words(figure, title, f"{episodes} episodes; band: 95 % bootstrap interval of the mean")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
@@ -156,7 +156,8 @@ def _add_frames_axis(axes: Axes, frames_per_step: int) -> None:
     top.tick_params(colors=INK, labelsize=10, length=3)
 
 
-def _add_words(figure: Figure, title: str, explanation: str) -> None:
+def add_words(figure: Figure, title: str, explanation: str) -> None:
+    """Title and legend on top, an explanation below."""
     # The legend carries the title: the layout then keeps both clear of each other and of the axes.
     handles, labels = figure.axes[0].get_legend_handles_labels()
     legend = figure.legend(

@@ -68,11 +68,10 @@ def two_hot_entropies(
     then for one that knows each target (the mean of their entropies).
     """
     lower, weight = two_hot_position(symlog(target).flatten(), bins, low, high)
-    bin_index = torch.arange(bins, device=target.device)
-    distance = (lower.unsqueeze(-1) - bin_index) + weight.unsqueeze(-1)
-    probs = (1 - distance.abs()).clamp(min=0)
-    ignorant = categorical_entropy(log_probability(probs.mean(0)))
-    return ignorant, categorical_entropy(log_probability(probs)).mean()
+    mean_target = torch.zeros(bins, device=target.device)
+    mean_target = mean_target.index_add(0, lower, 1 - weight).index_add(0, lower + 1, weight)
+    ignorant = torch.special.entr(mean_target / weight.numel()).sum()
+    return ignorant, (torch.special.entr(weight) + torch.special.entr(1 - weight)).mean()
 
 
 def mix_uniform(probs: Float[Tensor, "*n C"], share: float) -> Float[Tensor, "*n C"]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from stormrl.bench.growth import DIMENSIONS
-from stormrl.figures import COLOURS, GRID, INK, LINE, PALE
+from stormrl.figures import COLOURS, GRID, INK, LINE, PALE, add_words
 
 STAGES = ("iteration", "world_model", "encode", "rollout", "actor_critic")
 
@@ -29,7 +29,7 @@ def growth_figure(path: str | Path, growth: Mapping[str, Any]) -> None:
         _draw_stage(axes, stage, colour, growth, benches)
     _draw_limit(axes, growth["values"], benches)
     _style(axes, DIMENSIONS[growth["grow"]].label, growth["values"])
-    _add_words(figure, axes, growth["grow"], benches[0])
+    _add_words(figure, growth["grow"], benches[0])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
@@ -76,27 +76,8 @@ def _style(axes: Axes, xlabel: str, values: Sequence[int]) -> None:
     axes.tick_params(colors=INK, labelsize=10, length=0, which="both")
 
 
-def _add_words(figure: Figure, axes: Axes, dimension: str, bench: Mapping[str, Any]) -> None:
+def _add_words(figure: Figure, dimension: str, bench: Mapping[str, Any]) -> None:
     mode = "compiled" if bench["compile"] else "eager"
     title = f"Cost over {dimension}: {bench['size']}, {bench['device']}, {bench['dtype']}, {mode}"
-    handles, labels = axes.get_legend_handles_labels()
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="outside upper left",
-        title=title,
-        title_fontproperties={"size": 14, "weight": "bold"},
-        alignment="left",
-        ncols=3,
-        frameon=False,
-        fontsize=10,
-        labelcolor=INK,
-    )
-    legend.get_title().set_color(INK)
-    figure.supxlabel(
-        f"{bench['device_name']}, {bench['threads']} CPU thread(s); line: median, band: p10 to p90",
-        x=0.983,
-        ha="right",
-        fontsize=8.5,
-        color=PALE,
-    )
+    machine = f"{bench['device_name']}, {bench['threads']} CPU thread(s)"
+    add_words(figure, title, f"{machine}; line: median, band: p10 to p90")
