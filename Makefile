@@ -26,7 +26,7 @@ print(*(repr(r) for r in project['dependencies'] if not r.startswith('torch')))
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check lint types format wheelhouse clean
+.PHONY: help demo test test-slow test-hours check lint types format wheelhouse clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ test: $(VENV)/.dev  ## run the fast tests
 
 test-slow: $(VENV)/.dev  ## run the slow tests, which learn whole games
 	@STORMRL_TYPECHECK=0 $(BIN)/pytest -m slow --durations 0 $(PYTEST_ARGS)
+
+test-hours: $(VENV)/.dev  ## run the tests that learn HiddenCatch, a quarter of an hour each
+	@STORMRL_TYPECHECK=0 $(BIN)/pytest -m hours --durations 0 $(PYTEST_ARGS)
 
 check: lint types test  ## run everything that must pass before a commit
 

@@ -110,6 +110,7 @@ MISTAKES = [
     ("check-env", "env", "is missing; give ENV"),
     ("check-env ALE/Pnog-v5", "env", "Did you mean ALE/Pong-v5"),
     ("bench ''", "''", "is not expected here"),
+    ("bench :", "':'", "is not expected here"),
     ("presets --jsn", "--jsn", "did you mean --json?"),
     ("bench --repeats 0", "repeats", "is 0; give 2 or more"),
     ("demo --minutes 0", "minutes", "is 0; give a number above 0"),

@@ -1,5 +1,7 @@
 """Whole games are learned, with the command's own settings. Minutes each: slow."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,16 +10,55 @@ import stormrl
 
 OPTIMAL = 5.0
 """Return of an episode in which every ball is caught."""
+MEMORYLESS = 1.25
+"""Most that a policy can expect in HiddenCatch that sees one frame at a time."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_catch_is_learned_from_scratch(tmp_path: Path, seed: int) -> None:
     agent = stormrl.agent_config(size="tiny")
-    config = stormrl.RunConfig(
-        env="stormrl/Catch-v0", steps=4_000, seed=seed, size="tiny", agent=agent, device="cpu"
+    returns = learned("stormrl/Catch-v0", 4_000, seed, agent, tmp_path)
+    assert mean(returns) >= 0.9 * OPTIMAL
+
+
+@pytest.mark.hours
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_hidden_catch_is_learned_from_scratch(tmp_path: Path, seed: int) -> None:
+    returns = learned("stormrl/HiddenCatch-v0", 7_000, seed, looking_back_on_one_ball(), tmp_path)
+    assert mean(returns) >= 0.9 * OPTIMAL
+
+
+@pytest.mark.hours
+def test_hidden_catch_needs_the_hidden_state(tmp_path: Path) -> None:
+    agent = looking_back_on_one_ball()
+    blind = replace(agent, actor_critic=replace(agent.actor_critic, state="z"))
+    returns = learned("stormrl/HiddenCatch-v0", 7_000, 1, blind, tmp_path)
+    assert mean(returns) < MEMORYLESS + 1
+
+
+def looking_back_on_one_ball() -> stormrl.AgentConfig:
+    """`tiny`, learning and acting on seven steps: those of the present fall alone."""
+    agent = stormrl.agent_config(size="tiny")
+    return replace(
+        agent,
+        world_model=replace(agent.world_model, batch_size=8),
+        imagination=replace(agent.imagination, batch_size=128, context=7),
+        acting=replace(agent.acting, context=7),
     )
-    outcome = stormrl.train(config, tmp_path / "run")
-    returns = [score.total for score in outcome.scores]
-    assert len(returns) == 20
-    assert sum(returns) / len(returns) >= 0.9 * OPTIMAL
+
+
+def learned(
+    env: str, steps: int, seed: int, agent: stormrl.AgentConfig, folder: Path
+) -> Sequence[float]:
+    """Returns of the evaluation that ends a training."""
+    config = stormrl.RunConfig(
+        env=env, steps=steps, seed=seed, size="tiny", agent=agent, device="cpu"
+    )
+    outcome = stormrl.train(config, folder / "run")
+    assert len(outcome.scores) == config.evaluation_episodes
+    return [score.total for score in outcome.scores]
+
+
+def mean(returns: Sequence[float]) -> float:
+    return sum(returns) / len(returns)

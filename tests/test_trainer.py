@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from miniature import shrunk
-from small_runs import STEPS, WARMUP, assert_same_runs, go_on, history, new_run, started
+from small_runs import STEPS, WARMUP, assert_same_runs, go_on, history, new_run, opened, started
 from stormrl import checkpoint
+from stormrl.errors import UserError
+from stormrl.run_state import RunState
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,17 @@ def test_interrupted_run_equals_an_uninterrupted_one(whole, tmp_path, stop_at):
     assert stopped.step == stop_at
     go_on(tmp_path / "run")
     assert_same_runs(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.bool])
+def test_actions_of_another_type_are_no_state_of_an_environment(tmp_path, dtype):
+    new_run(tmp_path / "run")
+    stopped = go_on(tmp_path / "run", stop_at=5)
+    saved = stopped.collector.tensors()
+    saved["env.actions"] = saved["env.actions"].to(dtype)
+    state = RunState.from_record(next(iter(checkpoint.states(tmp_path / "run"))))
+    with pytest.raises(UserError, match="no usable state of the environment"):
+        opened(tmp_path / "run").collector.restore(saved, state)
 
 
 def test_atari_run_resumes_in_the_middle_of_a_game(tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stormrl.acting import Actor
 from stormrl.envs import Protocol, restore, snapshot
+from stormrl.errors import UserError
 from stormrl.learner_state import check_tensors
 from stormrl.replay import Replay, Transition
 from stormrl.run_state import RunState
@@ -102,7 +103,7 @@ class Collector:
         self.obs, self.over = own["obs"].numpy(), bool(own["over"])
         self.is_first, self.seed = state.is_first, state.episode_seed
         self.total, self.length = float(state.episode_total), state.episode_length
-        saved = {n.removeprefix(ENV): t.numpy() for n, t in tensors.items() if n.startswith(ENV)}
+        saved = {n.removeprefix(ENV): _array(t) for n, t in tensors.items() if n.startswith(ENV)}
         if restore(self.env, saved) or self.over:
             return None
         self.over = True
@@ -128,3 +129,11 @@ class Collector:
 
     def _image(self, obs: np.ndarray) -> Tensor:
         return torch.from_numpy(obs).to(self.replay.device).permute(2, 0, 1).unsqueeze(0)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    try:
+        return tensor.numpy()
+    except TypeError as error:
+        fault = f"holds no usable state of the environment: {error}"
+        raise UserError("checkpoint", fault) from None

@@ -56,7 +56,7 @@ def unknown_flag(token: str, options: type) -> UserError:
     """What to say of a word that is no flag of `options`: the nearest that are."""
     name = token.partition("=")[0]
     if not name.startswith("-"):
-        shown = name if name.strip() else repr(name)
+        shown = name if any(map(str.isalnum, name)) else repr(name)
         return UserError(shown, "is not expected here; what follows a command begins with --")
     nearest = nearest_flags(name, options)
     remedy = f"did you mean {' or '.join(nearest)}?" if nearest else "--help lists the known ones"

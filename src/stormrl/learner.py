@@ -116,8 +116,9 @@ class _Statistics:
 
     def restore_if(self, skipped: Float[Tensor, ""]) -> None:
         """Put them back where `skipped` is 1, without asking the device which it is."""
+        back = skipped > 0
         for live, before in zip(self.live, self.before, strict=True):
-            live.copy_(torch.where(skipped > 0, before, live))
+            live.copy_(torch.where(back, before, live))
 
 
 @contextmanager
