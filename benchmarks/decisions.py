@@ -1,0 +1,306 @@
+"""What decisions about speed bring: the plain way and ours, in turn, in one process.
+
+    python benchmarks/decisions.py --sizes tiny base --out results/bench/decisions.json
+
+Each pair computes the same numbers, which is checked first. Prints a table of medians and of how
+many times faster ours is (lowest and highest of the rounds). Tensors have the shapes of one
+update in the device's own precision, gradients included where training takes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stormrl.actor_critic import ActorCritic
+from stormrl.agent_state import agent_state
+from stormrl.allocator import keep_freed_memory
+from stormrl.bench.timing import first_seconds, seconds
+from stormrl.bench.workbench import Workbench
+from stormrl.config import AgentConfig, RunConfig
+from stormrl.device import choose_backend
+from stormrl.functional import symlog, two_hot_cross_entropy, two_hot_position
+from stormrl.nn.attention import SelfAttention
+from stormrl.nn.conv import Encoder, ToPixels
+from stormrl.nn.precision import compute_dtype
+from stormrl.presets import SIZES, agent_config
+from stormrl.provenance import provenance
+from stormrl.replay import Replay
+from stormrl.world_model import WorldModel
+
+CPU = torch.device("cpu")
+ACTIONS = 6
+BINS, LOW, HIGH = 255, -20.0, 20.0
+Way = Callable[[], Tensor]
+
+
+class Decision(NamedTuple):
+    """Two ways to the same numbers."""
+
+    what: str
+    plain: Way
+    ours: Way
+    tolerance: float = 0.0
+    """Largest difference, as a share of the largest number: ways that round otherwise."""
+
+
+def main() -> int:
+    options = _options()
+    keep_freed_memory()
+    torch.set_flush_denormal(True)
+    found = [
+        {"size": size} | measured(decision, options.repeats)
+        for size in options.sizes
+        for decision in decisions(agent_config("paper", size))
+    ]
+    found += [allocator(size, options.repeats) for size in options.sizes]
+    show(found)
+    if options.out:
+        facts = {"threads": torch.get_num_threads(), **provenance()}
+        options.out.write_text(json.dumps({"decisions": found, **facts}, indent=2) + "\n")
+    return 0
+
+
+def decisions(config: AgentConfig) -> list[Decision]:
+    """Every decision, on tensors of one update."""
+    torch.manual_seed(0)
+    makers = (gather, last_layer, one_query, read_images, two_hot, shared_states)
+    return [make(config) for make in makers]
+
+
+def gather(config: AgentConfig) -> Decision:
+    """Frames of one batch of contexts, out of a replay of 4,096 steps."""
+    replay = Replay(4096, (64, 64, 3), CPU)
+    replay.obs.random_(0, 256)
+    count = config.imagination.batch_size * config.imagination.context
+    index = torch.randint(4096, (count,))
+    return Decision(
+        "replay reads whole steps",
+        lambda: replay.obs[index],
+        lambda: replay.obs.index_select(0, index),
+    )
+
+
+def last_layer(config: AgentConfig) -> Decision:
+    """The decoder's last layer and its gradients."""
+    channels = config.world_model.image.channels
+    layer = ToPixels(channels, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    frames = config.world_model.batch_size * config.world_model.batch_length
+    x = _channels_last(frames, channels, 32, 32)
+    grad = _channels_last(frames, 3, 64, 64)
+
+    def run(forward: Callable[[Tensor], Tensor]) -> Tensor:
+        inputs = x.requires_grad_()
+        return _gradients(forward(inputs), grad, inputs, layer.weight, layer.bias)
+
+    return Decision(
+        "decoder's last layer",
+        lambda: run(functools.partial(nn.ConvTranspose2d.forward, layer)),
+        lambda: run(layer),
+        tolerance=0.02,
+    )
+
+
+def one_query(config: AgentConfig) -> Decision:
+    """Attention of one imagined step over the cache, output layer and norm included."""
+    sequence, dream = config.world_model.sequence, config.imagination
+    length = dream.context + dream.horizon
+    attention = SelfAttention(sequence.width, sequence.heads, 0.0, 0.0).eval()
+    shape = (dream.batch_size, sequence.heads, length, sequence.width // sequence.heads)
+    x = torch.randn(dream.batch_size, 1, sequence.width)
+    q, k, v = (torch.randn(shape).to(_dtype()) for _ in range(3))
+    q = q[:, :, :1]
+    visible = torch.ones(dream.batch_size, 1, 1, length, dtype=torch.bool)
+
+    @torch.no_grad()
+    def fused() -> Tensor:
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        return attention.norm(x + attention.out(mixed.transpose(1, 2).flatten(2)))
+
+    @torch.no_grad()
+    def written() -> Tensor:
+        return attention.attend(x, q, k, v, visible)
+
+    return Decision("attention for one query, written out", fused, written, tolerance=0.02)
+
+
+def read_images(config: AgentConfig) -> Decision:
+    """Contexts to embeddings, outside of training."""
+    encoder = Encoder(3, config.world_model.image.channels)
+    count = config.imagination.batch_size * config.imagination.context
+    images = torch.randint(256, (count, 64, 64, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    encoder.train()
+    with torch.no_grad():
+        encoder(images[:64])  # running statistics that are worth something
+    encoder.eval()
+
+    @torch.no_grad()
+    def apart() -> Tensor:
+        pixels = images.to(compute_dtype(images))
+        return encoder.stages(
+            F.conv2d(pixels, encoder.first.weight / 255, stride=2, padding=1)
+        ).flatten(1)
+
+    @torch.no_grad()
+    def folded() -> Tensor:
+        return encoder(images)
+
+    return Decision("BatchNorm inside the weights", apart, folded, tolerance=0.05)
+
+
+def two_hot(config: AgentConfig) -> Decision:
+    """A two-hot loss of all imagined steps, and its gradient."""
+    steps = config.imagination.batch_size * config.imagination.horizon
+    logits = torch.randn(steps, BINS).requires_grad_()
+    target = torch.randn(steps) * 3
+
+    def wide() -> Tensor:
+        lower, weight = two_hot_position(symlog(target), BINS, LOW, HIGH)
+        wanted = F.one_hot(lower, BINS) * (1 - weight)[:, None]
+        wanted = wanted + F.one_hot(lower + 1, BINS) * weight[:, None]
+        return _gradients(-(wanted * logits.log_softmax(-1)).sum(-1), None, logits)
+
+    def narrow() -> Tensor:
+        return _gradients(two_hot_cross_entropy(logits, target, LOW, HIGH), None, logits)
+
+    return Decision("two-hot loss without the wide target", wide, narrow, tolerance=1e-4)
+
+
+def shared_states(config: AgentConfig) -> Decision:
+    """Actor, critic and slow critic on all imagined states, gradients included."""
+    world_model = WorldModel(config.world_model, ACTIONS)
+    state = agent_state(config.actor_critic.state, world_model)
+    agent = ActorCritic(config.actor_critic, state, ACTIONS)
+    shape = (config.imagination.batch_size, config.imagination.horizon)
+    z = torch.randn(*shape, config.world_model.latent.size)
+    h = torch.randn(*shape, config.world_model.sequence.width)
+
+    def run(states: Tensor) -> Tensor:
+        outputs = agent.actor(states), agent.critic(states), agent.slow_critic(states)
+        total = sum(output.float().square().mean() for output in outputs)
+        assert isinstance(total, Tensor)
+        return _gradients(total, None, agent.critic[0].weight)  # pyright: ignore[reportArgumentType]
+
+    return Decision(
+        "states converted once for three networks",
+        lambda: run(torch.cat([z, h], dim=-1)),
+        lambda: run(state(z, h)),
+        tolerance=0.02,
+    )
+
+
+def measured(decision: Decision, repeats: int) -> dict[str, Any]:
+    """Times of both ways, in turn. Raises `AssertionError` if they disagree."""
+    dtype = _dtype()
+    with torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext():
+        plain, ours = decision.plain().float(), decision.ours().float()
+        scale = float(plain.abs().max())
+        torch.testing.assert_close(ours, plain, rtol=0, atol=decision.tolerance * scale)
+        rounds = [
+            (first_seconds(decision.plain, CPU), first_seconds(decision.ours, CPU))
+            for _ in range(repeats)
+        ]
+    return summary(decision.what, rounds)
+
+
+def allocator(size: str, repeats: int) -> dict[str, Any]:
+    """Whole iterations with freed memory given back to the system, and kept."""
+    rounds = []
+    for _ in range(2):
+        pair = [_iterations(size, repeats, kept=kept) for kept in (False, True)]
+        rounds += list(zip(*pair, strict=True))
+    return {"size": size} | summary("freed memory is kept (whole iteration)", rounds)
+
+
+def summary(what: str, rounds: list[tuple[float, float]]) -> dict[str, Any]:
+    """Medians, and how many times faster ours was in each round."""
+    faster = sorted(plain / ours for plain, ours in rounds)
+    return {
+        "what": what,
+        "plain_s": statistics.median(plain for plain, _ in rounds),
+        "ours_s": statistics.median(ours for _, ours in rounds),
+        "faster": statistics.median(faster),
+        "lowest": faster[0],
+        "highest": faster[-1],
+    }
+
+
+def show(found: list[dict[str, Any]]) -> None:
+    table = Table("size", "decision", "plain", "ours", "faster")
+    for row in found:
+        spread = f"{row['faster']:.1f} ({row['lowest']:.1f} to {row['highest']:.1f})"
+        times = (f"{row[way] * 1e3:.2f} ms" for way in ("plain_s", "ours_s"))
+        table.add_row(row["size"], row["what"], *times, spread)
+    Console().print(table)
+
+
+def iterations(size: str, repeats: int, kept: bool) -> list[float]:
+    """Seconds of whole iterations of training in this process."""
+    if kept:
+        keep_freed_memory()
+    torch.set_flush_denormal(True)
+    agent = agent_config("paper", size)
+    config = RunConfig(env="stormrl/Catch-v0", size=size, agent=agent, device="cpu")
+    return seconds(Workbench(config, choose_backend(config)).iteration, repeats, CPU)
+
+
+def _iterations(size: str, repeats: int, kept: bool) -> list[float]:
+    """In a process of its own: what one has done to its memory cannot be taken back."""
+    flags = [
+        "--sizes",
+        size,
+        "--repeats",
+        str(repeats),
+        "--iterations",
+        "kept" if kept else "freed",
+    ]
+    command = [sys.executable, __file__, *flags]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _gradients(result: Tensor, grad: Tensor | None, *leaves: Tensor | None) -> Tensor:
+    """Gradients of the leaves, one after the other; of the sum, without `grad`."""
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    found = torch.autograd.grad(result if grad is not None else result.sum(), wanted, grad)
+    return torch.cat([gradient.flatten().float() for gradient in found])
+
+
+def _channels_last(*shape: int) -> Tensor:
+    return torch.randn(shape).to(_dtype()).contiguous(memory_format=torch.channels_last)
+
+
+def _dtype() -> torch.dtype:
+    return choose_backend(RunConfig(env="stormrl/Catch-v0", device="cpu")).dtype
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=["tiny", "base"])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--iterations", choices=("kept", "freed"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.iterations:
+        times = iterations(options.sizes[0], options.repeats, options.iterations == "kept")
+        print(json.dumps(times))
+        sys.exit(0)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
