@@ -103,8 +103,7 @@ def _write_curve(out: Path, env: str, runs: list[RunDirectory], random: tuple) -
             writer.writerows(
                 [run.config.seed, e["step"], e["return"], e["length"]] for e in episodes
             )
-    label = "seeds " + ", ".join(str(run.config.seed) for run in runs)
-    learning_curve(out / "curve.png", {label: seeds}, env, random_return=random)
+    learning_curve(out / "curve.png", {"trained agent": seeds}, env, random_return=random)
 
 
 if __name__ == "__main__":
