@@ -24,7 +24,7 @@ from stormrl.errors import UserError
 from stormrl.jsonlines import read_jsonlines
 from stormrl.presets import agent_config
 
-TOY = Path(__file__).parents[1] / "results" / "toy"
+TOY = Path(__file__).parents[1] / "results" / "toy" / "hidden_catch"
 
 CAUSES = {
     "learning rate 0": ("reconstruction does not fall", "world_model.optimizer.learning_rate"),
@@ -80,10 +80,16 @@ def test_recorded_healthy_runs() -> None:
     assert not diagnose(healthy(read_jsonlines(recorded("catch learned"))))
 
 
-def test_a_run_recorded_before_there_was_a_doctor_is_healthy() -> None:
+@pytest.mark.parametrize("lacking", [(), ("reward_ignorant", "reward_perfect", "uniform_entropy")])
+def test_a_run_that_learned_is_healthy_also_as_one_recorded_before_there_was_a_doctor(
+    lacking: tuple[str, ...],
+) -> None:
     config = RunConfig(env="stormrl/HiddenCatch-v0", agent=agent_config(size="tiny"))
-    returns = [line["return"] for line in read_jsonlines(TOY / "hidden_catch_episodes.jsonl")]
-    metrics = read_jsonlines(TOY / "hidden_catch_metrics.jsonl")
+    returns = [line["return"] for line in read_jsonlines(TOY / "episodes.jsonl")]
+    metrics = [
+        {name: value for name, value in line.items() if name.rpartition("/")[2] not in lacking}
+        for line in read_jsonlines(TOY / "metrics.jsonl")
+    ]
     assert not diagnose(History(config, metrics, returns))
 
 
