@@ -1,6 +1,6 @@
 """What decisions about speed bring: the plain way and ours, in turn, in one process.
 
-    python benchmarks/decisions.py --sizes tiny base --out results/bench/decisions.json
+    python benchmarks/decisions.py --sizes tiny base --out results/decisions.json
 
 Each pair computes the same numbers, which is checked first. Prints a table of medians and of how
 many times faster ours is (lowest and highest of the rounds). Tensors have the shapes of one
