@@ -2,9 +2,9 @@
 
     python benchmarks/decisions.py --sizes tiny base --out results/decisions.json
 
-Each pair computes the same numbers, which is checked first. Prints a table of medians and of how
-many times faster ours is (lowest and highest of the rounds). Tensors have the shapes of one
-update in the device's own precision, gradients included where training takes them.
+Each pair computes the same numbers but for rounding, which is checked first. Prints a table of
+medians and of how many times faster ours is (lowest and highest of the rounds). Tensors have the
+shapes of one update in the device's own precision, gradients included where training takes them.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
 DEMO = Plan("ALE/MsPacman-v5", steps=9_000, minutes=6, episodes=20, entropy=3e-3, ratio=0.5)
 """A real Atari game in which random play meets a reward every twenty steps, and in which holding on
-to a direction brings three times as much. No game has been found yet that the tiny size learns in
+to a direction brought more in a small scan. No game has been found yet that the tiny size learns in
 so few minutes; the demonstration says what came of it."""
 TOY = Plan("stormrl/Catch-v0", steps=3_800, minutes=5, episodes=20, entropy=3e-2, ratio=1.0)
 """Learned by every seed: for when the Atari game is not in so short a time."""
