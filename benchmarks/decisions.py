@@ -35,8 +35,9 @@ from stormrl.config import AgentConfig, RunConfig
 from stormrl.device import choose_backend
 from stormrl.functional import symlog, two_hot_cross_entropy, two_hot_position
 from stormrl.nn.attention import SelfAttention
-from stormrl.nn.conv import Encoder, ToPixels
+from stormrl.nn.conv import Encoder
 from stormrl.nn.precision import compute_dtype
+from stormrl.nn.strided import Doubling
 from stormrl.presets import SIZES, agent_config
 from stormrl.provenance import provenance
 from stormrl.replay import Replay
@@ -98,7 +99,7 @@ def gather(config: AgentConfig) -> Decision:
 def last_layer(config: AgentConfig) -> Decision:
     """The decoder's last layer and its gradients."""
     channels = config.world_model.image.channels
-    layer = ToPixels(channels, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    layer = Doubling(channels, 3, bias=True).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frames = config.world_model.batch_size * config.world_model.batch_length
     x = _channels_last(frames, channels, 32, 32)
     grad = _channels_last(frames, 3, 64, 64)

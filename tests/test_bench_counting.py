@@ -13,7 +13,7 @@ from stormrl.bench.timing import Work
 from stormrl.config import AgentConfig
 from stormrl.device import Backend
 from stormrl.learner import Learner
-from stormrl.nn.conv import ToPixels
+from stormrl.nn import strided
 from stormrl.presets import agent_config
 
 
@@ -106,10 +106,12 @@ def test_the_fused_attention_of_cpus_counts_backward_with_the_scores_it_computes
     assert count_flops(out.backward) == 5 * 2 * 2 * 3 * 5 * 5 * 4
 
 
-def test_the_decoders_last_layer_counts_as_the_transposed_convolution_that_it_is() -> None:
-    layer, x = ToPixels(8, 3), torch.randn(2, 8, 6, 6)
-    expected = 2 * 2 * 6 * 6 * 8 * 3 * 16
-    forward = layer.forward
-    assert count_flops(lambda: layer(x)) == expected
-    assert count_flops(lambda: layer(x).sum().backward()) == 2 * expected  # x needs no gradient
-    assert layer.forward == forward
+def test_layers_that_are_arranged_anew_count_as_the_convolutions_that_they_are() -> None:
+    layers = strided.Halving(3, 8), strided.Doubling(8, 3)
+    pictures = torch.randn(2, 3, 8, 8), torch.randn(2, 8, 4, 4)
+    expected, few = 2 * 2 * 4 * 4 * 8 * 3 * 16, strided.FEW_CHANNELS
+    for layer, x in zip(layers, pictures, strict=True):
+        x.requires_grad_()
+        assert count_flops(lambda layer=layer, x=x: layer(x)) == expected
+        assert count_flops(lambda layer=layer, x=x: layer(x).sum().backward()) == 3 * expected
+    assert few == strided.FEW_CHANNELS

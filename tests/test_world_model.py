@@ -28,7 +28,6 @@ from miniature import (
 from stormrl.actor_critic import ActorCritic
 from stormrl.agent_state import agent_state
 from stormrl.config import ActorCriticConfig, WorldModelConfig
-from stormrl.nn.conv import ToPixels
 from stormrl.types import Batch
 from stormrl.world_model import WorldModel
 
@@ -439,15 +438,3 @@ def test_latent_without_uniform_share_stays_finite_when_certain() -> None:
     total.backward()
     assert total.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_pixels_and_their_gradients_are_those_of_a_transposed_convolution() -> None:
-    torch.manual_seed(0)
-    layer = ToPixels(5, 3).double()
-    x = torch.randn(2, 5, 6, 4, dtype=torch.float64, requires_grad=True)
-    ours, theirs = layer(x), torch.nn.ConvTranspose2d.forward(layer, x)
-    torch.testing.assert_close(ours, theirs)
-    inputs, grad = [x, *layer.parameters()], torch.randn_like(ours)
-    pairs = (torch.autograd.grad(y, inputs, grad) for y in (ours, theirs))
-    for mine, reference in zip(*pairs, strict=True):
-        torch.testing.assert_close(mine, reference)

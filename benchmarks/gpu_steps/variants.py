@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_steps.setting import NEEDS_CUDA, Findings, Setting, median_ms
-from stormrl.nn.conv import Decoder, Encoder, _ToPixels
+from stormrl.nn.conv import Decoder, Encoder
+from stormrl.nn.strided import doubled
 
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 Layer = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -135,7 +136,7 @@ def by_crops(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def as_library(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The library's own form, which it uses for the last stage."""
-    return _ToPixels.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
+    return doubled(x, weight, bias)
 
 
 LAYERS: dict[str, Layer] = {

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
 
+from stormrl.nn.batch_norm import BatchNorm
 from stormrl.nn.precision import compute_dtype
+from stormrl.nn.strided import Doubling, Halving, halved
 
 IMAGE_SIZE = 64
 STAGES = 4
@@ -28,15 +28,11 @@ class Encoder(nn.Module):
 
     def __init__(self, image_channels: int, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(image_channels, channels, 4, stride=2, padding=1, bias=False)
-        stages: list[nn.Module] = [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        self.first = Halving(image_channels, channels)
+        stages: list[nn.Module] = [BatchNorm(channels), nn.ReLU(inplace=True)]
         for i in range(1, STAGES):
             after = channels * 2**i
-            stages += [
-                nn.Conv2d(after // 2, after, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(inplace=True),
-            ]
+            stages += [Halving(after // 2, after), BatchNorm(after), nn.ReLU(inplace=True)]
         self.stages = nn.Sequential(*stages)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -49,8 +45,7 @@ class Encoder(nn.Module):
         pixels = images.contiguous(memory_format=torch.channels_last).to(compute_dtype(images))
         if not self.training:
             return self._infer(pixels).flatten(1)
-        x = F.conv2d(pixels, self.first.weight / 255, stride=2, padding=1)
-        return self.stages(x).flatten(1)
+        return self.stages(halved(pixels, self.first.weight / 255)).flatten(1)
 
     def _infer(self, x: Tensor) -> Tensor:
         """Running statistics become part of the weights: two passes less over every stage."""
@@ -87,60 +82,6 @@ class FrameEncoder(nn.Sequential):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-# Weights that meet the input before, at and after an output pixel of even or odd row or column;
-# the fifth stands for none.
-_TAPS = ((3, 1, 4), (4, 2, 0))
-
-
-def _plain_kernel(
-    weight: Float[Tensor, "before after 4 4"],
-) -> Float[Tensor, "kinds_after before 3 3"]:
-    """Weights of the plain convolution, one set of output channels for each kind of pixel."""
-    padded = F.pad(weight, (0, 1, 0, 1))
-    kernels = [padded[:, :, rows][..., columns] for rows in _TAPS for columns in _TAPS]
-    return torch.stack(kernels).transpose(1, 2).flatten(0, 1)
-
-
-class _ToPixels(torch.autograd.Function):
-    """Transposed convolution (kernel 4, stride 2, padding 1) for few output channels.
-
-    Forward, an output pixel of even or odd row and column meets only 2 x 2 of the 4 x 4 weights.
-    They are laid out as one plain convolution of kernel 3 to four times the channels, a set for
-    each kind of pixel. Backward, the gradients are those of the strided convolution that this one
-    is the transpose of. Both take half the time of the kernels that libraries have for it, which
-    are made for many channels.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(x, weight)
-        kernel = _plain_kernel(weight).contiguous(memory_format=torch.channels_last)
-        kinds = F.conv2d(x, kernel, bias.repeat(4), padding=1).permute(0, 2, 3, 1)
-        # [N, row, column, (row kind, column kind, channel)] to [N, row, row kind, column, ..]
-        pixels = kinds.unflatten(-1, (2, -1)).transpose(2, 3)
-        n, height, _, width, _ = pixels.shape
-        return pixels.reshape(n, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight = ctx.saved_tensors
-        by_x = F.conv2d(grad, weight, stride=2, padding=1)
-        by_weight = conv2d_weight(grad, list(weight.shape), x, stride=2, padding=1)
-        return by_x, by_weight, grad.sum((0, 2, 3))
-
-
-class ToPixels(nn.ConvTranspose2d):
-    """The decoder's last transposed convolution: kernel 4, stride 2, padding 1."""
-
-    def __init__(self, channels: int, image_channels: int) -> None:
-        super().__init__(channels, image_channels, kernel_size=4, stride=2, padding=1)
-
-    def forward(self, x: Float[Tensor, "N before height width"]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Images of twice the height and width, channels-last in memory."""
-        assert self.bias is not None
-        return _ToPixels.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))  # pyright: ignore[reportReturnType]
-
-
 class Decoder(nn.Module):
     """Linear layer and four transposed convolutions: 4 -> 64 pixels, no output squashing."""
 
@@ -148,17 +89,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.widest = channels * 2 ** (STAGES - 1)
         self.stem = nn.Linear(latent_size, embedding_size(channels), bias=False)
-        stages: list[nn.Module] = [nn.BatchNorm2d(self.widest), nn.ReLU(inplace=True)]
+        stages: list[nn.Module] = [BatchNorm(self.widest), nn.ReLU(inplace=True)]
         for i in reversed(range(1, STAGES)):
             after = channels * 2 ** (i - 1)
-            stages += [
-                nn.ConvTranspose2d(
-                    2 * after, after, kernel_size=4, stride=2, padding=1, bias=False
-                ),
-                nn.BatchNorm2d(after),
-                nn.ReLU(inplace=True),
-            ]
-        stages.append(ToPixels(channels, image_channels))
+            stages += [Doubling(2 * after, after), BatchNorm(after), nn.ReLU(inplace=True)]
+        stages.append(Doubling(channels, image_channels, bias=True))
         self.stages = nn.Sequential(*stages)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
