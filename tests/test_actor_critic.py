@@ -28,6 +28,8 @@ from stormrl.types import Trajectory
 
 BINS = np.linspace(-20, 20, 255)
 BATCH, HORIZON = 5, 4
+START = torch.zeros(())
+"""No update has been taken."""
 
 
 def agent_of(**fields) -> ActorCritic:
@@ -85,7 +87,7 @@ def test_losses(seed: int, bootstrap, slow_target, reward_scale: float) -> None:
     for p in agent.slow_critic.parameters():
         p.add_(0.05 * torch.randn_like(p))
     trajectory = trajectory_of(reward_scale)
-    total, metrics = agent.loss(trajectory)
+    total, metrics = agent.loss(trajectory, START)
 
     states = np.concatenate([array(trajectory.z), array(trajectory.h)], axis=-1)
     logits = two_hidden_layers(agent.critic, states)
@@ -119,6 +121,16 @@ def test_losses(seed: int, bootstrap, slow_target, reward_scale: float) -> None:
     assert float(total.detach()) == float(metrics["total"])
 
 
+def test_the_entropy_counts_with_its_weight_after_so_many_updates() -> None:
+    torch.manual_seed(0)
+    agent, trajectory = agent_of(entropy=0.4, entropy_end=0.1, entropy_updates=6), trajectory_of()
+    for taken, weight in ((0.0, 0.4), (2.0, 0.3), (9.0, 0.1)):
+        total, metrics = agent.loss(trajectory, torch.tensor(taken))
+        rest = metrics["policy"] + metrics["value"] + metrics["slow_value"]
+        assert float(metrics["entropy_weight"]) == pytest.approx(weight)
+        torch.testing.assert_close(total.detach(), rest - weight * metrics["entropy"])
+
+
 def reached(loss: Tensor, agent: ActorCritic) -> set[str]:
     """Networks with a gradient."""
     agent.zero_grad()
@@ -132,7 +144,7 @@ def reached(loss: Tensor, agent: ActorCritic) -> set[str]:
 
 def test_the_loss_trains_actor_and_critic_and_nothing_else() -> None:
     agent = agent_of()
-    assert reached(agent.loss(trajectory_of())[0], agent) == {"actor", "critic"}
+    assert reached(agent.loss(trajectory_of(), START)[0], agent) == {"actor", "critic"}
 
 
 def gradient(module: torch.nn.Module) -> Tensor:
@@ -142,7 +154,7 @@ def gradient(module: torch.nn.Module) -> Tensor:
 def test_actor_gradient_is_that_of_reinforce() -> None:
     """Written out with advantages held fixed: none comes through the value."""
     agent, trajectory = agent_of(entropy=0.1), trajectory_of()
-    agent.loss(trajectory)[0].backward()
+    agent.loss(trajectory, START)[0].backward()
     ours = gradient(agent.actor)
     agent.zero_grad()
     states = torch.cat([trajectory.z, trajectory.h], dim=-1)
@@ -158,7 +170,7 @@ def test_actor_gradient_is_that_of_reinforce() -> None:
 def test_critic_gradient_is_that_of_its_two_losses() -> None:
     """Written out with targets held fixed: nothing else of the loss reaches the critic."""
     agent, trajectory = agent_of(), trajectory_of()
-    agent.loss(trajectory)[0].backward()
+    agent.loss(trajectory, START)[0].backward()
     ours = gradient(agent.critic)
     agent.zero_grad()
     states = torch.cat([trajectory.z, trajectory.h], dim=-1)
@@ -190,7 +202,7 @@ def test_return_scale_is_an_average_from_zero() -> None:
     low, high = 0.0, 0.0
     for _ in range(3):
         trajectory = trajectory_of(10)
-        _, metrics = agent.loss(trajectory)
+        _, metrics = agent.loss(trajectory, START)
         ranked = np.sort(array(trajectory.reward).flat)
         low, high = 0.75 * low + 0.25 * ranked[0], 0.75 * high + 0.25 * ranked[18]
         assert float(metrics["return_scale"]) == pytest.approx(high - low, rel=1e-5)
@@ -202,7 +214,7 @@ def test_one_outlier_leaves_the_return_scale_alone() -> None:
         agent = agent_of(gamma=0.0)
         reward = torch.arange(20.0).view(BATCH, HORIZON)
         reward[-1, -1] = largest + 19
-        _, metrics = agent.loss(trajectory_of()._replace(reward=reward))
+        _, metrics = agent.loss(trajectory_of()._replace(reward=reward), START)
         scales.append(float(metrics["return_scale"]))
     assert scales == pytest.approx([0.01 * 18] * 2)
 
@@ -226,7 +238,7 @@ def test_a_certain_policy_has_finite_losses() -> None:
     agent = agent_of()
     with torch.no_grad():
         list(agent.actor.parameters())[-2].mul_(1e5)
-    total, metrics = agent.loss(trajectory_of())
+    total, metrics = agent.loss(trajectory_of(), START)
     total.backward()
     assert total.isfinite()
     assert gradient(agent.actor).isfinite().all()
@@ -267,7 +279,7 @@ def test_frame_state_trains_its_own_encoder_and_not_the_decoder() -> None:
     model, agent = frame_agent()
     trajectory = trajectory_of()
     trajectory.z.requires_grad_()
-    assert reached(agent.loss(trajectory)[0], agent) == {"state", "actor", "critic"}
+    assert reached(agent.loss(trajectory, START)[0], agent) == {"state", "actor", "critic"}
     assert all(p.grad is None for p in model.parameters())
     assert trajectory.z.grad is None
     assert isinstance(agent.state, FrameState)

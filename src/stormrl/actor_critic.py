@@ -18,6 +18,7 @@ from stormrl.functional import (
     mix_uniform,
     percentile,
     sample_index,
+    straight_line,
     two_hot_cross_entropy,
     two_hot_mean,
 )
@@ -61,10 +62,13 @@ class ActorCritic(nn.Module):
         """Expected return from each state, in the reward's units."""
         return self._decode(self.critic(state))
 
-    def loss(self, trajectory: Trajectory) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def loss(
+        self, trajectory: Trajectory, taken: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss of actor and critic on imagined trajectories, and its parts (equations 7 to 9).
 
-        Moves the running range of returns one step.
+        `taken` is the number of updates before this one. Moves the running range of returns one
+        step.
         """
         states = self.state(trajectory.z, trajectory.h)
         logits = self.critic(states)
@@ -80,13 +84,15 @@ class ActorCritic(nn.Module):
         entropy = categorical_entropy(log_probs).mean()
         value_loss = self._critic_loss(logits[:, :-1], returns)
         slow_loss = self._critic_loss(logits[:, :-1], slow_target)
-        total = policy_loss + value_loss + slow_loss - self.config.entropy * entropy
+        entropy_weight = self._entropy_weight(taken)
+        total = policy_loss + value_loss + slow_loss - entropy_weight * entropy
         metrics = {
             "total": total,
             "policy": policy_loss,
             "value": value_loss,
             "slow_value": slow_loss,
             "entropy": entropy,
+            "entropy_weight": entropy_weight,
             "uniform_entropy": torch.full_like(entropy, math.log(log_probs.shape[-1])),
             "return_scale": scale,
             "imagined_return": returns.mean(),
@@ -100,6 +106,10 @@ class ActorCritic(nn.Module):
         pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)
         for slow, fast in pairs:
             slow.lerp_(fast, 1 - self.config.slow_decay)
+
+    def _entropy_weight(self, taken: Tensor) -> Float[Tensor, ""]:
+        config = self.config
+        return straight_line(config.entropy, config.entropy_end, config.entropy_updates, taken)
 
     def _returns(self, trajectory: Trajectory, value: Tensor) -> Tensor:
         config = self.config

@@ -226,7 +226,12 @@ class ActorCriticConfig:
     bootstrap: Literal["next", "current"] = "next"
     """Value in the lambda-return's (1 - lambda) term: V(s_t+1), or V(s_t) (released code)."""
     entropy: float = 3e-4
-    """Weight of the policy's entropy."""
+    """Weight of the policy's entropy; where it falls, that of the first update."""
+    entropy_end: float = 0.0
+    """Weight of the policy's entropy once it has fallen."""
+    entropy_updates: int = 0
+    """Updates over which the weight goes from entropy to entropy_end, in a straight line; with 0 it
+    stays what it is."""
     unimix: float = 0.0
     """Share of the uniform distribution mixed into the policy."""
     slow_target: Literal["value", "lambda_return"] = "value"
@@ -243,7 +248,9 @@ class ActorCriticConfig:
 
     def __post_init__(self) -> None:
         _fraction(self, "actor_critic", "gamma", "lambda_", "slow_decay", "scale_decay", "unimix")
-        _require(self.entropy >= 0, "actor_critic.entropy", f"is {self.entropy}; give 0 or more")
+        for name in ("entropy", "entropy_end", "entropy_updates"):
+            value = getattr(self, name)
+            _require(value >= 0, f"actor_critic.{name}", f"is {value}; give 0 or more")
         _require(
             0 < self.percentile_low < self.percentile_high <= 1,
             "actor_critic.percentile_low",

@@ -145,6 +145,15 @@ def lambda_return(
     return torch.stack(returns[::-1], dim=1)
 
 
+def straight_line(
+    first: float, last: float, steps: int, taken: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """From `first` to `last` in `steps` equal steps, then `last`; `first` for ever if none."""
+    if steps == 0:
+        return torch.full_like(taken, first)
+    return first + (last - first) * (taken / steps).clamp(max=1.0)
+
+
 def percentile(x: Tensor, share: float) -> Float[Tensor, ""]:
     """The floor(share * n)-th smallest of n entries, counted from one, at least the first."""
     # Sorted, for `kthvalue` is refused in CUDA's deterministic mode.

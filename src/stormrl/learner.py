@@ -85,7 +85,7 @@ class Learner:
         """Actor-critic step on given trajectories."""
         statistics = _Statistics(self.actor_critic)
         with self.backend.autocast():
-            loss, metrics = self._agent_loss(trajectory)
+            loss, metrics = self._agent_loss(trajectory, _taken(self.agent_optimizer))
         loss.backward()
         metrics |= _step(self.agent_optimizer, self.config.actor_critic.optimizer.clip)
         self.actor_critic.update_slow_critic()
@@ -143,6 +143,13 @@ def _adam(module: nn.Module, config: OptimizerConfig, backend: Backend) -> torch
         fused=True,
         capturable=backend.device.type == "cuda",
     )
+
+
+def _taken(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
+    """Steps that an optimizer has taken, where its parameters are; skipped updates are none."""
+    first = optimizer.param_groups[0]["params"][0]
+    taken = optimizer.state.get(first, {}).get("step")
+    return torch.zeros((), device=first.device) if taken is None else taken
 
 
 def _step(optimizer: torch.optim.Adam, clip: float) -> Metrics:
