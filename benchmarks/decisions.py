@@ -35,9 +35,10 @@ from stormrl.config import AgentConfig, RunConfig
 from stormrl.device import choose_backend
 from stormrl.functional import symlog, two_hot_cross_entropy, two_hot_position
 from stormrl.nn.attention import SelfAttention
+from stormrl.nn.batch_norm import BatchNorm
 from stormrl.nn.conv import Encoder
 from stormrl.nn.precision import compute_dtype
-from stormrl.nn.strided import Doubling
+from stormrl.nn.strided import Doubling, Halving
 from stormrl.presets import SIZES, agent_config
 from stormrl.provenance import provenance
 from stormrl.replay import Replay
@@ -47,6 +48,7 @@ CPU = torch.device("cpu")
 ACTIONS = 6
 BINS, LOW, HIGH = 255, -20.0, 20.0
 Way = Callable[[], Tensor]
+Forward = Callable[[Tensor], Tensor]
 
 
 class Decision(NamedTuple):
@@ -79,7 +81,18 @@ def main() -> int:
 def decisions(config: AgentConfig) -> list[Decision]:
     """Every decision, on tensors of one update."""
     torch.manual_seed(0)
-    makers = (gather, last_layer, one_query, read_images, two_hot, shared_states)
+    makers = (
+        gather,
+        last_layer,
+        few_channels,
+        small_pictures,
+        norm,
+        one_query,
+        read_images,
+        two_hot,
+        shared_states,
+        clip,
+    )
     return [make(config) for make in makers]
 
 
@@ -98,22 +111,70 @@ def gather(config: AgentConfig) -> Decision:
 
 def last_layer(config: AgentConfig) -> Decision:
     """The decoder's last layer and its gradients."""
+    layer = Doubling(config.world_model.image.channels, 3, bias=True)
+    plain = functools.partial(nn.ConvTranspose2d.forward, layer)
+    return _layer("decoder's last layer", config, layer, plain, 32)
+
+
+def few_channels(config: AgentConfig) -> Decision:
+    """The decoder's stage before the last, and its gradients."""
     channels = config.world_model.image.channels
-    layer = Doubling(channels, 3, bias=True).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    layer = Doubling(2 * channels, channels)
+    plain = functools.partial(nn.ConvTranspose2d.forward, layer)
+    return _layer("decoder's stage before the last", config, layer, plain, 16)
+
+
+def small_pictures(config: AgentConfig) -> Decision:
+    """The encoder's last stage and its gradients."""
+    channels = config.world_model.image.channels
+    layer = Halving(4 * channels, 8 * channels)
+    plain = functools.partial(nn.Conv2d.forward, layer)
+    return _layer("encoder's last stage", config, layer, plain, 8)
+
+
+def norm(config: AgentConfig) -> Decision:
+    """The normalisation of the largest pictures, and its gradients."""
+    channels = config.world_model.image.channels
+    layer = BatchNorm(channels)
+    plain = functools.partial(nn.BatchNorm2d.forward, layer)
+    return _layer("BatchNorm of the largest pictures", config, layer, plain, 32)
+
+
+def _layer(what: str, config: AgentConfig, layer: nn.Module, plain: Forward, side: int) -> Decision:
+    """A layer of the world model on the pictures of one update, forward and backward."""
+    layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frames = config.world_model.batch_size * config.world_model.batch_length
-    x = _channels_last(frames, channels, 32, 32)
-    grad = _channels_last(frames, 3, 64, 64)
+    before = getattr(layer, "in_channels", config.world_model.image.channels)
+    x = _channels_last(frames, before, side, side).requires_grad_()
+    grad = _channels_last(*layer(x.float()).shape)
 
-    def run(forward: Callable[[Tensor], Tensor]) -> Tensor:
-        inputs = x.requires_grad_()
-        return _gradients(forward(inputs), grad, inputs, layer.weight, layer.bias)
+    def run(forward: Forward) -> Tensor:
+        return _gradients(forward(x), grad, x, *layer.parameters())
 
-    return Decision(
-        "decoder's last layer",
-        lambda: run(functools.partial(nn.ConvTranspose2d.forward, layer)),
-        lambda: run(layer),
-        tolerance=0.02,
-    )
+    return Decision(what, lambda: run(plain), lambda: run(layer), tolerance=0.02)
+
+
+def clip(config: AgentConfig) -> Decision:
+    """Clipping the gradients of a world model and taking Adam's step with them."""
+    model = WorldModel(config.world_model, ACTIONS)
+    parameters = list(model.parameters())
+    adam = torch.optim.Adam(parameters, lr=0.0, fused=True)
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+
+    def apart() -> Tensor:
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1e9)
+        adam.grad_scale = None  # type: ignore[attr-defined]
+        adam.step()
+        return norm
+
+    def together() -> Tensor:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        adam.grad_scale = (norm / 1e9).clamp(min=1.0)  # type: ignore[attr-defined]
+        adam.step()
+        return norm
+
+    return Decision("gradients clipped within Adam's step", apart, together, tolerance=1e-5)
 
 
 def one_query(config: AgentConfig) -> Decision:
