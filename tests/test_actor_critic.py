@@ -123,8 +123,9 @@ def test_losses(seed: int, bootstrap, slow_target, reward_scale: float) -> None:
 
 def test_the_entropy_counts_with_its_weight_after_so_many_updates() -> None:
     torch.manual_seed(0)
-    agent, trajectory = agent_of(entropy=0.4, entropy_end=0.1, entropy_updates=6), trajectory_of()
-    for taken, weight in ((0.0, 0.4), (2.0, 0.3), (9.0, 0.1)):
+    agent = agent_of(entropy=0.4, entropy_end=0.1, entropy_hold=2, entropy_updates=6)
+    trajectory = trajectory_of()
+    for taken, weight in ((0.0, 0.4), (2.0, 0.4), (4.0, 0.3), (9.0, 0.1)):
         total, metrics = agent.loss(trajectory, torch.tensor(taken))
         rest = metrics["policy"] + metrics["value"] + metrics["slow_value"]
         assert float(metrics["entropy_weight"]) == pytest.approx(weight)

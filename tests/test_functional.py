@@ -327,12 +327,18 @@ def test_percentile_range_ignores_one_outlier() -> None:
     assert float(fn.percentile(shuffled, 0.95)) == 94
 
 
-@given(st.floats(0, 10), st.floats(0, 10), st.integers(1, 1000), st.integers(0, 2000))
-def test_straight_line(first: float, last: float, steps: int, taken: int) -> None:
-    share = min(1.0, taken / steps)
-    ours = fn.straight_line(first, last, steps, torch.tensor(float(taken)))
+@given(
+    st.floats(0, 10),
+    st.floats(0, 10),
+    st.integers(0, 1000),
+    st.integers(1, 1000),
+    st.integers(0, 3000),
+)
+def test_straight_line(first: float, last: float, begin: int, steps: int, taken: int) -> None:
+    share = min(1.0, max(0, taken - begin) / steps)
+    ours = fn.straight_line(first, last, begin, steps, torch.tensor(float(taken)))
     close(ours, (1 - share) * first + share * last)
 
 
 def test_a_straight_line_of_no_steps_stays_where_it_begins() -> None:
-    close(fn.straight_line(0.3, 0.1, 0, torch.tensor(5.0)), 0.3)
+    close(fn.straight_line(0.3, 0.1, 2, 0, torch.tensor(5.0)), 0.3)

@@ -95,13 +95,15 @@ def test_an_agent_update_changes_the_agent_and_no_world_model() -> None:
 
 def test_the_weight_of_the_entropy_falls_with_every_update_that_counts() -> None:
     config = AgentConfig()
-    falling = replace(config.actor_critic, entropy=0.4, entropy_end=0.1, entropy_updates=3)
+    falling = replace(
+        config.actor_critic, entropy=0.4, entropy_end=0.1, entropy_hold=1, entropy_updates=3
+    )
     model, context = learner(replace(config, actor_critic=falling)), random_batch(4, 3)
     trajectory = model.imagination(context, model.imagination_noise(context))
     broken = trajectory._replace(reward=trajectory.reward * math.nan)
-    metrics = [model.learn_policy(t) for t in (trajectory, broken, *[trajectory] * 4)]
+    metrics = [model.learn_policy(t) for t in (trajectory, broken, *[trajectory] * 5)]
     weights = [float(m["entropy_weight"]) for m in metrics]
-    assert weights == pytest.approx([0.4, 0.3, 0.3, 0.2, 0.1, 0.1])
+    assert weights == pytest.approx([0.4, 0.4, 0.4, 0.3, 0.2, 0.1, 0.1])
 
 
 def test_the_slow_critic_follows_the_updated_critic() -> None:

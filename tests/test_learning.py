@@ -45,7 +45,11 @@ def remembering() -> stormrl.AgentConfig:
         world_model=replace(agent.world_model, batch_size=8),
         imagination=replace(agent.imagination, batch_size=128, context=7),
         actor_critic=replace(
-            agent.actor_critic, entropy=0.12, entropy_end=0.02, entropy_updates=9_000
+            agent.actor_critic,
+            entropy=0.1,
+            entropy_end=0.02,
+            entropy_hold=6_000,
+            entropy_updates=2_500,
         ),
         acting=replace(agent.acting, context=7),
         world_model_ratio=0.5,

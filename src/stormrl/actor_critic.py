@@ -108,8 +108,8 @@ class ActorCritic(nn.Module):
             slow.lerp_(fast, 1 - self.config.slow_decay)
 
     def _entropy_weight(self, taken: Tensor) -> Float[Tensor, ""]:
-        config = self.config
-        return straight_line(config.entropy, config.entropy_end, config.entropy_updates, taken)
+        c = self.config
+        return straight_line(c.entropy, c.entropy_end, c.entropy_hold, c.entropy_updates, taken)
 
     def _returns(self, trajectory: Trajectory, value: Tensor) -> Tensor:
         config = self.config

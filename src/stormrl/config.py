@@ -229,9 +229,11 @@ class ActorCriticConfig:
     """Weight of the policy's entropy; where it falls, that of the first update."""
     entropy_end: float = 0.0
     """Weight of the policy's entropy once it has fallen."""
+    entropy_hold: int = 0
+    """Updates before the weight begins to fall."""
     entropy_updates: int = 0
-    """Updates over which the weight goes from entropy to entropy_end, in a straight line; with 0 it
-    stays what it is."""
+    """Updates over which the weight then goes from entropy to entropy_end, in a straight line; with
+    0 it stays what it is."""
     unimix: float = 0.0
     """Share of the uniform distribution mixed into the policy."""
     slow_target: Literal["value", "lambda_return"] = "value"
@@ -248,7 +250,7 @@ class ActorCriticConfig:
 
     def __post_init__(self) -> None:
         _fraction(self, "actor_critic", "gamma", "lambda_", "slow_decay", "scale_decay", "unimix")
-        for name in ("entropy", "entropy_end", "entropy_updates"):
+        for name in ("entropy", "entropy_end", "entropy_hold", "entropy_updates"):
             value = getattr(self, name)
             _require(value >= 0, f"actor_critic.{name}", f"is {value}; give 0 or more")
         _require(

@@ -146,12 +146,15 @@ def lambda_return(
 
 
 def straight_line(
-    first: float, last: float, steps: int, taken: Float[Tensor, ""]
+    first: float, last: float, begin: int, steps: int, taken: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """From `first` to `last` in `steps` equal steps, then `last`; `first` for ever if none."""
+    """`first` for `begin` steps, to `last` in `steps` equal ones, then `last`.
+
+    `first` for ever if `steps` is 0.
+    """
     if steps == 0:
         return torch.full_like(taken, first)
-    return first + (last - first) * (taken / steps).clamp(max=1.0)
+    return first + (last - first) * ((taken - begin) / steps).clamp(0, 1)
 
 
 def percentile(x: Tensor, share: float) -> Float[Tensor, ""]:
