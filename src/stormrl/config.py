@@ -226,7 +226,7 @@ class ActorCriticConfig:
     bootstrap: Literal["next", "current"] = "next"
     """Value in the lambda-return's (1 - lambda) term: V(s_t+1), or V(s_t) (released code)."""
     entropy: float = 3e-4
-    """Weight of the policy's entropy; where it falls, that of the first update."""
+    """Weight of the policy's entropy, until it falls."""
     entropy_end: float = 0.0
     """Weight of the policy's entropy once it has fallen."""
     entropy_hold: int = 0

@@ -56,7 +56,7 @@ DEMO = Plan("ALE/MsPacman-v5", steps=9_000, minutes=6, episodes=20, entropy=3e-3
 to a direction brought more in a small scan. No game has been found yet that the tiny size learns in
 so few minutes; the demonstration says what came of it."""
 TOY = Plan("stormrl/Catch-v0", steps=3_800, minutes=5, episodes=20, entropy=3e-2, ratio=1.0)
-"""Learned by every seed: for when the Atari game is not in so short a time."""
+"""Learned well beyond random play: for when the Atari game is not in so short a time."""
 
 
 class Comparison(NamedTuple):
