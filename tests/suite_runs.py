@@ -126,6 +126,7 @@ class FaultySuite:
 
     def __init__(self, folder: Path, planned: list[Task]) -> None:
         self.out, self.planned = folder, planned
+        self._log = folder.with_suffix(".log")
         self.steps = planned[0].config.steps
         self.interrupted: list[Interrupted] = []
         self.driver: subprocess.Popen | None = None
@@ -148,7 +149,7 @@ class FaultySuite:
     def start_driver(self) -> None:
         command = suite_command(self.planned, self.out)
         command += ["--ray-address", self._cluster.address]
-        with (self.out.with_suffix(".log")).open("a") as log:
+        with self._log.open("a") as log:
             self.driver = subprocess.Popen(command, stderr=log, stdout=log)
 
     def kill_worker(self) -> None:
@@ -168,6 +169,11 @@ class FaultySuite:
         assert self.driver is not None, "nothing was started"
         self._kill(wait_until(both, "two runs in training"), "driver", self.driver.kill)
         self.driver.wait()
+
+    @property
+    def said(self) -> str:
+        """All that the drivers have printed."""
+        return self._log.read_text()
 
     def finish(self) -> int:
         assert self.driver is not None, "nothing was started"

@@ -166,11 +166,12 @@ def test_a_folder_is_trained_in_where_it_lies(tmp_path):
     storage = Storage(str(tmp_path))
     assert storage.in_place
     assert storage.path("run") == tmp_path / "run"
-    assert storage.tail(5, "missing") == b""
+    assert storage.last_lines(5, "missing") == []
     assert storage.read("missing") is None
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "file").write_bytes(b"0123456789")
-    assert storage.tail(4, "run", "file") == b"6789"
-    assert storage.tail(40, "run", "file") == b"0123456789"
+    (tmp_path / "run" / "file").write_bytes(b"012\n456\n89")
+    assert storage.last_lines(7, "run", "file") == [b"456"]
+    assert storage.last_lines(40, "run", "file") == [b"012", b"456"]
+    assert storage.last_lines(2, "run", "file") == []
     shutil.rmtree(tmp_path / "run")
     assert storage.names("run") == []

@@ -104,6 +104,41 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path):
     assert read_standing(storage, task.name) == Standing(step=5, mean_return=1.0)
 
 
+@pytest.mark.parametrize(
+    ("lines", "step"), [(500, 500), (399, 399), (10, 0)], ids=["grew", "cut", "begun anew"]
+)
+def test_a_history_that_changes_while_it_is_read(tmp_path, monkeypatch, lines, step):
+    """A run may write a line, or go back, between the measuring of its file and the reading."""
+    storage = Storage(str(tmp_path))
+    (tmp_path / "run").mkdir()
+    history = tmp_path / "run" / "metrics.jsonl"
+    measure = storage.fs.size
+
+    def write(count):
+        records = [{"step": at, "wall_s": at / 2, "more": "x" * 80} for at in range(1, count + 1)]
+        history.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+    def measure_too_early(path):
+        size = measure(path)
+        write(lines)
+        return size
+
+    write(400)
+    monkeypatch.setattr(storage.fs, "size", measure_too_early)
+    standing = read_standing(storage, "run")
+    assert (standing.step, standing.steps_per_s) == (step, 2.0 if step else None)
+
+
+def test_a_damaged_line_is_passed_over(tmp_path):
+    """The run itself refuses it, and says so; the suite goes on to watch the others."""
+    storage = Storage(str(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "episodes.jsonl").write_bytes(
+        b'{"step": 5, "return": 1.0}\n{"st\xff\n[3]\n{"step": 9, "return": 3.0}\n'
+    )
+    assert read_standing(storage, "run") == Standing(step=9, mean_return=2.0)
+
+
 def test_half_a_checkpoint_does_not_count(tmp_path):
     storage = Storage(str(tmp_path))
     new_run(tmp_path / "run")

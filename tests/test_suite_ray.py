@@ -55,8 +55,8 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path, suite_process):
     os.kill(starts(run)[0]["pid"], signal.SIGKILL)
     wait_until(lambda: not alive(starts(run)[0]["pid"]), "its end")
     lost, saved = reached(run), newest_checkpoint(run)
-    printed, _ = suite.communicate()
-    assert suite.returncode == 0
+    printed, said = suite.communicate()
+    assert suite.returncode == 0, said
     assert [start["step"] for start in starts(run)] == [0, saved]
     assert 0 <= lost - saved <= 20
     (record,) = json.loads(printed)["runs"]
@@ -75,7 +75,7 @@ def test_a_node_a_worker_and_the_driver_are_killed(tmp_path):
         suite.kill_worker()
         suite.kill_driver()
         suite.start_driver()
-        assert suite.finish() == 0
+        assert suite.finish() == 0, suite.said
     twice = suite.trained_twice()
     assert 0 < sum(twice.values()) <= 40 * len(suite.interrupted)
     for task in planned:
@@ -113,8 +113,8 @@ def test_stopped_suites_save_every_run_and_the_same_command_goes_on(tmp_path, su
     _, said = suite.communicate()
     assert suite.returncode == 3, said
     suite = sitting(3)
-    suite.communicate()
-    assert suite.returncode == 0
+    _, said = suite.communicate()
+    assert suite.returncode == 0, said
     for task in planned:
         train_alone(task, tmp_path / "alone")
     assert differences(planned, folder, tmp_path / "alone") == {}

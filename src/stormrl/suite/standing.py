@@ -38,9 +38,9 @@ class Standing(NamedTuple):
 def read_standing(storage: Storage, run: str) -> Standing:
     """The standing of a run; all zeros of one that has not begun."""
     saved = saved_step(storage, run)
-    metrics = _last_lines(storage, run, METRICS)
-    episodes = _last_lines(storage, run, EPISODES)
-    starts = [line for line in _last_lines(storage, run, ATTEMPTS) if line.get("event") == START]
+    metrics = _last_records(storage, run, METRICS)
+    episodes = _last_records(storage, run, EPISODES)
+    starts = [line for line in _last_records(storage, run, ATTEMPTS) if line.get("event") == START]
     returns = [line["return"] for line in episodes[-EPISODES_IN_MEAN:]]
     return Standing(
         saved=saved,
@@ -68,13 +68,22 @@ def read_config(storage: Storage, run: str) -> dict[str, Any] | None:
     return parse_json(content, Path(storage.where(run)) / CONFIG).get("config")
 
 
-def _last_lines(storage: Storage, run: str, name: str) -> list[dict[str, Any]]:
-    """Whole lines at the end of a history that may be written to at this moment."""
-    content = storage.tail(TAIL, run, name)
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    if len(content) == TAIL:
-        lines = lines[1:]  # It may begin in the middle.
-    return [json.loads(line) for line in lines]
+def _last_records(storage: Storage, run: str, name: str) -> list[dict[str, Any]]:
+    """The end of a history that may be written to, or cut back, at this moment."""
+    lines = map(_record, storage.last_lines(TAIL, run, name))
+    return [record for record in lines if record is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; None of one that was changed while it was read.
+
+    A damaged history is refused by the run itself as it goes on; to look at it is no reason to end.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _rate(metrics: list[dict[str, Any]]) -> float | None:

@@ -55,10 +55,15 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def tail(self, limit: int, *names: str) -> bytes:
-        """The last `limit` bytes of a file; nothing of one that is not there."""
+    def last_lines(self, limit: int, *names: str) -> list[bytes]:
+        """Whole lines among about the last `limit` bytes of a file; none of one that is not there.
+
+        The file may grow or be cut meanwhile: what is read ends where the file ends by then.
+        """
         try:
-            size = self.fs.size(self.key(*names))
-            return self.fs.cat_file(self.key(*names), start=max(size - limit, 0))
+            begin = max(self.fs.size(self.key(*names)) - limit, 0)
+            content = self.fs.cat_file(self.key(*names), start=begin)
         except FileNotFoundError:
-            return b""
+            return []
+        lines = content[: content.rfind(b"\n") + 1].splitlines()
+        return lines[1:] if begin else lines  # Reading may have begun in the middle of one.
