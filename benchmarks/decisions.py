@@ -34,7 +34,7 @@ from stormrl.bench.workbench import Workbench
 from stormrl.config import AgentConfig, RunConfig
 from stormrl.device import choose_backend
 from stormrl.functional import symlog, two_hot_cross_entropy, two_hot_position
-from stormrl.nn.attention import SelfAttention
+from stormrl.nn.attention import SelfAttention, attention_bias
 from stormrl.nn.batch_norm import BatchNorm
 from stormrl.nn.conv import Encoder
 from stormrl.nn.precision import compute_dtype
@@ -187,6 +187,7 @@ def one_query(config: AgentConfig) -> Decision:
     q, k, v = (torch.randn(shape).to(_dtype()) for _ in range(3))
     q = q[:, :, :1]
     visible = torch.ones(dream.batch_size, 1, 1, length, dtype=torch.bool)
+    bias = attention_bias(visible)
 
     @torch.no_grad()
     def fused() -> Tensor:
@@ -195,7 +196,7 @@ def one_query(config: AgentConfig) -> Decision:
 
     @torch.no_grad()
     def written() -> Tensor:
-        return attention.attend(x, q, k, v, visible)
+        return attention.attend(x, q, k, v, bias)
 
     return Decision("attention for one query, written out", fused, written, tolerance=0.02)
 

@@ -61,11 +61,17 @@ def reading_contexts(config: AgentConfig, actions: int) -> int:
         config.imagination.context,
     )
     frames, width, latent = rows * steps, model.sequence.width, model.latent.size
+    whole = block(model, frames) + attention(rows, steps, steps, width)
+    # Only the last step leaves the last block; the others lend it keys and values (and queries,
+    # which are projected along with them).
+    projected = 3 * width * width
+    newest = (frames - rows) * projected + block(model, rows) + attention(rows, 1, steps, width)
     return (
         convolutions(model, frames)
         + frames * flat(model) * latent
         + tokens(model, frames, actions)
-        + model.sequence.layers * (block(model, frames) + attention(rows, steps, steps, width))
+        + (model.sequence.layers - 1) * whole
+        + newest
         + rows * width * latent
     )
 
@@ -96,9 +102,11 @@ def actor_critic_update(config: AgentConfig, actions: int) -> int:
     seen = imagination.batch_size * (imagination.horizon + 1)
     bins = agent.two_hot.bins
     critic, actor = mlp(agent.head, seen, state, bins), mlp(agent.head, acted, state, actions)
+    valued = {"value": acted, "lambda_return": seen}[agent.slow_target]
+    slow_critic = mlp(agent.head, valued, state, bins)
     # The slow critic only looks; nothing asks for gradients by the states.
     without_gradient = (seen + acted) * state * agent.head.width
-    return 3 * critic + critic + 3 * actor - without_gradient
+    return 3 * critic + slow_critic + 3 * actor - without_gradient
 
 
 def flat(config: WorldModelConfig) -> int:

@@ -193,7 +193,10 @@ def test_slow_critic_starts_equal_and_follows() -> None:
         assert torch.equal(slow, fast)
         fast.data.add_(1.0)
     before = [p.clone() for p in agent.slow_critic.parameters()]
-    agent.update_slow_critic()
+    agent.update_slow_critic(torch.tensor(0.0))
+    for old, slow in zip(before, agent.slow_critic.parameters(), strict=True):
+        assert torch.equal(slow, old)
+    agent.update_slow_critic(torch.tensor(1.0))
     for old, slow in zip(before, agent.slow_critic.parameters(), strict=True):
         torch.testing.assert_close(slow, 0.9 * old + 0.1 * (old + 1))
 

@@ -136,6 +136,13 @@ def test_two_hot_of_three_bins_by_hand() -> None:
     close(fn.two_hot_mean(logits, -1.0, 1.0), math.exp(0.3) - 1)
 
 
+def test_several_targets_of_one_prediction() -> None:
+    logits, targets = torch.randn(3, 4, BINS), 30 * torch.randn(3, 4, 2)
+    losses = fn.two_hot_cross_entropies(logits, targets, LOW, HIGH)
+    for target, loss in zip(targets.unbind(-1), losses.unbind(-1), strict=True):
+        close(loss, fn.two_hot_cross_entropy(logits, target, LOW, HIGH))
+
+
 def test_a_value_of_nan_gives_a_loss_of_nan() -> None:
     target = torch.tensor([math.nan, 0.0])
     loss = fn.two_hot_cross_entropy(torch.zeros(2, BINS), target, LOW, HIGH)
@@ -315,7 +322,8 @@ def test_lambda_return_ends_with_the_episode(bootstrap) -> None:
 def test_percentile(seed: int, count: int, share: float) -> None:
     x = np.random.default_rng(seed).normal(size=count).astype(np.float32)
     rank = max(1, math.floor(share * count))
-    assert float(fn.percentile(torch.from_numpy(x), share)) == sorted(x.tolist())[rank - 1]
+    (found,) = fn.percentiles(torch.from_numpy(x), share)
+    assert float(found) == sorted(x.tolist())[rank - 1]
 
 
 def test_percentile_range_ignores_one_outlier() -> None:
@@ -323,8 +331,7 @@ def test_percentile_range_ignores_one_outlier() -> None:
     returns = torch.arange(100.0)
     returns[99] = 1e9
     shuffled = returns[torch.randperm(100)].view(4, 25)
-    assert float(fn.percentile(shuffled, 0.05)) == 4
-    assert float(fn.percentile(shuffled, 0.95)) == 94
+    assert [float(p) for p in fn.percentiles(shuffled, 0.05, 0.95)] == [4, 94]
 
 
 @given(

@@ -9,8 +9,8 @@ from stormrl.learner import Learner
 from stormrl.presets import agent_config
 from stormrl.replay import Replay
 
-BUDGET = {"world_model": 1260, "imagination": 1695, "actor_critic": 470, "update": 3615}
-"""Counted 1222, 1646, 454 and 3508 with PyTorch 2.13; 3 % more are left to other versions."""
+BUDGET = {"world_model": 1225, "imagination": 1640, "actor_critic": 395, "update": 3465}
+"""Counted 1186, 1595, 381 and 3366 with PyTorch 2.13; 3 % more are left to other versions."""
 
 REMEDY = (
     "{part} takes {count:,} operators, its budget is {budget:,}. Look for an operator in a loop, a "

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from stormrl.nn import strided
-from stormrl.nn.strided import Doubling, Halving
+from stormrl.nn.strided import Doubling, Halving, halve_relu
 
 
 def assert_equal(layer: nn.Module, x: Tensor, expected: Tensor) -> None:
@@ -45,3 +45,16 @@ def test_pictures_that_lie_channels_last_give_the_same() -> None:
         x = torch.randn(2, layer.in_channels, 8, 8)
         last = x.contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(layer(x), layer(last))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grad", [False, True], ids=["no gradients", "gradients"])
+def test_halving_with_relu_is_a_convolution_and_relu(dtype: torch.dtype, grad: bool) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 3, 8, 8), torch.randn(5, 3, 4, 4), torch.randn(5)
+    expected = torch.nn.functional.conv2d(x, weight, bias, stride=2, padding=1).clamp(min=0)
+    with torch.set_grad_enabled(grad):
+        y = halve_relu(x.to(dtype).contiguous(memory_format=torch.channels_last), weight, bias)
+    assert y.dtype == dtype
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    torch.testing.assert_close(y.float(), expected, rtol=0, atol=tolerance)

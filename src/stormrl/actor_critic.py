@@ -16,10 +16,10 @@ from stormrl.functional import (
     lambda_return,
     log_probability,
     mix_uniform,
-    percentile,
+    percentiles,
     sample_index,
     straight_line,
-    two_hot_cross_entropy,
+    two_hot_cross_entropies,
     two_hot_mean,
 )
 from stormrl.nn.heads import MLP
@@ -49,14 +49,17 @@ class ActorCritic(nn.Module):
         self.register_buffer("scale_low", torch.zeros(()))
         self.register_buffer("scale_high", torch.zeros(()))
 
+    def probabilities(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
+        """How likely the policy takes each action."""
+        return mix_uniform(self.actor(state).float().softmax(-1), self.config.unimix)
+
     def policy(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
         """Log-probabilities of the actions."""
-        probs = self.actor(state).float().softmax(-1)
-        return log_probability(mix_uniform(probs, self.config.unimix))
+        return log_probability(self.probabilities(state))
 
     def act(self, state: Float[Tensor, "*n S"], uniform: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
         """Actions drawn from the policy; `uniform` holds numbers from [0, 1)."""
-        return sample_index(self.policy(state).exp(), uniform)
+        return sample_index(self.probabilities(state), uniform)
 
     def value(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n"]:
         """Expected return from each state, in the reward's units."""
@@ -71,19 +74,19 @@ class ActorCritic(nn.Module):
         step.
         """
         states = self.state(trajectory.z, trajectory.h)
-        logits = self.critic(states)
+        acted_on = states[:, :-1].contiguous()
+        logits = self.critic(states).float()
         value = self._decode(logits.detach())
         returns = self._returns(trajectory, value)
-        slow_target = self._slow_target(trajectory, self._decode(self.slow_critic(states).detach()))
         scale = self._update_scale(returns)
 
-        log_probs = self.policy(states[:, :-1])
+        log_probs = self.policy(acted_on)
         chosen = log_probs.gather(-1, trajectory.action.unsqueeze(-1)).squeeze(-1)
         advantage = (returns - value[:, :-1]) / scale.clamp(min=1.0)
         policy_loss = -(chosen * advantage).mean()
         entropy = categorical_entropy(log_probs).mean()
-        value_loss = self._critic_loss(logits[:, :-1], returns)
-        slow_loss = self._critic_loss(logits[:, :-1], slow_target)
+        targets = torch.stack([returns, self._slow_target(trajectory, states, acted_on)], dim=-1)
+        value_loss, slow_loss = self._critic_losses(logits[:, :-1], targets)
         entropy_weight = self._entropy_weight(taken)
         total = policy_loss + value_loss + slow_loss - entropy_weight * entropy
         metrics = {
@@ -101,11 +104,12 @@ class ActorCritic(nn.Module):
         return total, {name: metric.detach() for name, metric in metrics.items()}
 
     @torch.no_grad()
-    def update_slow_critic(self) -> None:
-        """Move the slow critic towards the critic (exponential average)."""
+    def update_slow_critic(self, share: Float[Tensor, ""]) -> None:
+        """Move the slow critic towards the critic (exponential average), by a share of a step."""
+        rate = (1 - self.config.slow_decay) * share
         pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)
         for slow, fast in pairs:
-            slow.lerp_(fast, 1 - self.config.slow_decay)
+            slow.lerp_(fast, rate)
 
     def _entropy_weight(self, taken: Tensor) -> Float[Tensor, ""]:
         c = self.config
@@ -122,14 +126,17 @@ class ActorCritic(nn.Module):
             config.bootstrap,
         )
 
-    def _slow_target(self, trajectory: Trajectory, slow_value: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _slow_target(self, trajectory: Trajectory, states: Tensor, acted_on: Tensor) -> Tensor:
         if self.config.slow_target == "lambda_return":
-            return self._returns(trajectory, slow_value)
-        return slow_value[:, :-1]
+            return self._returns(trajectory, self._decode(self.slow_critic(states)))
+        return self._decode(self.slow_critic(acted_on))
 
-    def _critic_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _critic_losses(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Mean cross-entropy of the critic to each kind of target, the last axis of `targets`."""
         bins = self.config.two_hot
-        return two_hot_cross_entropy(logits, target, bins.low, bins.high).mean()
+        losses = two_hot_cross_entropies(logits, targets, bins.low, bins.high)
+        return losses.flatten(0, -2).mean(0).unbind()
 
     def _decode(self, logits: Tensor) -> Tensor:
         return two_hot_mean(logits, self.config.two_hot.low, self.config.two_hot.high)
@@ -137,6 +144,7 @@ class ActorCritic(nn.Module):
     def _update_scale(self, returns: Tensor) -> Float[Tensor, ""]:
         """Range between two percentiles of the returns, as an exponential average from zero."""
         config, rate = self.config, 1 - self.config.scale_decay
-        self.scale_low.lerp_(percentile(returns, config.percentile_low), rate)
-        self.scale_high.lerp_(percentile(returns, config.percentile_high), rate)
+        low, high = percentiles(returns, config.percentile_low, config.percentile_high)
+        self.scale_low.lerp_(low, rate)
+        self.scale_high.lerp_(high, rate)
         return self.scale_high - self.scale_low

@@ -79,7 +79,6 @@ class Imagination:
         z = model.latent.sample(model.encode(context.obs), uniform)
         length = self.config.context + self.config.horizon
         h, cache = model.sequence.prefill(z, context.action, model.resets(context.is_first), length)
-        h = h[:, -1]
         return model.latent.sample(model.latent.prior(h), first), h, cache
 
     def _advance(

@@ -88,7 +88,7 @@ class Learner:
             loss, metrics = self._agent_loss(trajectory, _taken(self.agent_optimizer))
         loss.backward()
         metrics |= _step(self.agent_optimizer, self.config.actor_critic.optimizer.clip)
-        self.actor_critic.update_slow_critic()
+        self.actor_critic.update_slow_critic(1 - metrics["skipped"])
         statistics.restore_if(metrics["skipped"])
         return metrics
 
@@ -109,18 +109,17 @@ class Learner:
 
 
 class _Statistics:
-    """Averages that an update moves beside the optimizer, as they were before it."""
+    """Running statistics, which a loss moves, as they were before it."""
 
     def __init__(self, module: nn.Module) -> None:
-        averaged = [p for p in module.parameters() if not p.requires_grad]
-        self.live = [*module.buffers(), *averaged]
+        self.live = list(module.buffers())
         self.before = [tensor.clone() for tensor in self.live]
 
     def restore_if(self, skipped: Float[Tensor, ""]) -> None:
         """Put them back where `skipped` is 1, without asking the device which it is."""
         back = skipped > 0
         for live, before in zip(self.live, self.before, strict=True):
-            live.copy_(torch.where(back, before, live))
+            torch.where(back, before, live, out=live)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stormrl.config import TransformerConfig
-from stormrl.nn.attention import EPSILON, Block
+from stormrl.nn.attention import EPSILON, Block, attention_bias, cacheable
 from stormrl.nn.precision import compute_dtype
 from stormrl.types import Cache
 
@@ -30,7 +30,8 @@ class ActionMixer(nn.Module):
     def forward(self, z: Float[Tensor, "*n Z"], action: Int[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
         """One token for each latent and action."""
         dtype = compute_dtype(z)
-        one_hot = F.one_hot(action, self.actions).to(dtype)
+        one_hot = z.new_zeros(*action.shape, self.actions, dtype=dtype)
+        one_hot.scatter_(-1, action.unsqueeze(-1), 1.0)
         return self.layers(torch.cat([z.to(dtype), one_hot], dim=-1))
 
 
@@ -65,9 +66,10 @@ class Transformer(nn.Module):
         is_first: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T D"]:
         """Hidden states of a whole sequence."""
-        x, mask, _ = self._tokens(z, action, is_first)
+        mask, position = episode_mask(is_first)
+        x, bias = self._tokens(z, action, position), attention_bias(mask)
         for block in self.blocks:
-            x, _, _ = block(x, mask)
+            x, _, _ = block(x, bias)
         return x
 
     def prefill(
@@ -76,43 +78,48 @@ class Transformer(nn.Module):
         action: Int[Tensor, "B T"],
         is_first: Bool[Tensor, "B T"],
         length: int,
-    ) -> tuple[Float[Tensor, "B T D"], Cache]:
-        """Hidden states of a sequence, and a cache of `length` slots that begins with it."""
-        x, mask, position = self._tokens(z, action, is_first)
+    ) -> tuple[Float[Tensor, "B D"], Cache]:
+        """Hidden state of the last step, and a cache of `length` slots that begins with them all.
+
+        Of the earlier steps, the last block is asked for keys and values alone.
+        """
+        mask, position = episode_mask(is_first)
+        x, bias = self._tokens(z, action, position), attention_bias(mask)
         steps = z.shape[1]
-        keys, values = [], []
-        for block in self.blocks:
-            x, k, v = block(x, mask)
-            keys.append(F.pad(k, (0, 0, 0, length - steps)))
-            values.append(F.pad(v, (0, 0, 0, length - steps)))
+        *earlier, last = self.blocks
+        assert isinstance(last, Block)
+        cached = []
+        for block in earlier:
+            x, k, v = block(x, bias)
+            cached.append((cacheable(k), cacheable(v)))
+        x, k, v = last.newest(x, bias)
+        cached.append((cacheable(k), cacheable(v)))
+        room = (0, 0, 0, length - steps)
         cache = Cache(
-            keys=tuple(keys),
-            values=tuple(values),
+            keys=tuple(F.pad(k, room) for k, _ in cached),
+            values=tuple(F.pad(v, room) for _, v in cached),
             visible=F.pad(mask[:, 0, -1], (0, length - steps)),
             position=position[:, -1] + 1,
             slot=torch.full((1,), steps, device=z.device),
         )
-        return x, cache
+        return x.squeeze(1), cache
 
     def step(
         self, z: Float[Tensor, "B Z"], action: Int[Tensor, " B"], cache: Cache
     ) -> Float[Tensor, "B D"]:
         """Hidden state after one more token; the cache moves on in place."""
-        token = self.mixer(z, action) + self.positions(cache.position)
-        x = self.norm(token).unsqueeze(1)
+        x = self._tokens(z, action, cache.position).unsqueeze(1)
         cache.visible.index_fill_(1, cache.slot, True)
-        visible = cache.visible[:, None, None]
+        bias = attention_bias(cache.visible)[:, None, None]
         for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
             assert isinstance(block, Block)
-            x = block.step(x, keys, values, cache.slot, visible)
+            x = block.step(x, keys, values, cache.slot, bias)
         cache.slot.add_(1)
         cache.position.add_(1)
         return x.squeeze(1)
 
-    def _tokens(self, z: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mask, position = episode_mask(is_first)
-        tokens = self.mixer(z, action) + self.positions(position)
-        return self.norm(tokens), mask, position
+    def _tokens(self, z: Tensor, action: Tensor, position: Tensor) -> Tensor:
+        return self.norm(self.mixer(z, action) + self.positions(position))
 
 
 def episode_mask(

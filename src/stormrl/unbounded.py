@@ -42,7 +42,7 @@ class UnboundedSequence:
         self.z.append(z)
         self.action.append(action)
         if full or self.cache is None:
-            return self._prime()[:, -1]
+            return self._prime()
         return self.model.step(z, action, self.cache)
 
     @torch.no_grad()
@@ -53,9 +53,9 @@ class UnboundedSequence:
         """
         self.z, self.action = list(z.unbind(1)), list(action.unbind(1))
         self.z, self.action = self.z[-self.limit :], self.action[-self.limit :]
-        return self._prime()[:, -1]
+        return self._prime()
 
-    def _prime(self) -> Float[Tensor, "B T D"]:
+    def _prime(self) -> Float[Tensor, "B D"]:
         z, action = torch.stack(self.z, 1), torch.stack(self.action, 1)
         is_first = torch.zeros_like(action, dtype=torch.bool)
         hidden, self.cache = self.model.sequence.prefill(z, action, is_first, self.limit)

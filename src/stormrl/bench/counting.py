@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    conv_flop_count,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from stormrl.bench.timing import Work
 from stormrl.nn import strided
@@ -25,7 +30,7 @@ def count_flops(work: Work) -> int:
     layers define them, so that compiling or rearranging them changes nothing. A masked part of an
     attention counts like the rest.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_cpu_attention())
+    counter = FlopCounterMode(display=False, custom_mapping=_cpu_kernels())
     with _as_defined(), torch.compiler.set_stance("force_eager"), counter:
         work()
     return counter.get_total_flops()
@@ -69,13 +74,18 @@ def _as_defined() -> Iterator[None]:
         strided.FEW_CHANNELS = few
 
 
-def _cpu_attention() -> dict[Any, Any]:
-    """The fused attention of CPUs, which PyTorch's table of formulas leaves out."""
-    aten = torch.ops.aten
+def _cpu_kernels() -> dict[Any, Any]:
+    """Fused attention and convolution of CPUs, which PyTorch's table of formulas leaves out."""
+    aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
     return {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        mkldnn._convolution_pointwise: _convolution,
     }
+
+
+def _convolution(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
 
 
 def _attention(q: Any, k: Any, v: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:

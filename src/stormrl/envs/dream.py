@@ -136,7 +136,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         if self.actor_critic is not None and self.hidden is not None:
             state = self.actor_critic.state(self.z, self.hidden)
             value = float(self.actor_critic.value(state))
-            policy = self.actor_critic.policy(state).exp()[0].cpu().numpy()
+            policy = self.actor_critic.probabilities(state)[0].cpu().numpy()
         return {
             "latent": self._classes(),
             "probabilities": self.probabilities[0].cpu().numpy(),

@@ -17,6 +17,7 @@ from torch.nn.grad import conv2d_weight
 FEW_CHANNELS = 8
 """Up to so many output channels a transposed convolution is laid out as a plain one."""
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _SMALL_SIDE = 8  # pixels; up to so many, the pictures' patches are cheap to lay out
 
 
@@ -25,6 +26,21 @@ def halve(
 ) -> Float[Tensor, "N after height2 width2"]:
     """Convolution: half the height and width."""
     return F.conv2d(x, weight, stride=2, padding=1)
+
+
+def halve_relu(
+    x: Float[Tensor, "N before height width"],
+    weight: Float[Tensor, "after before 4 4"],
+    bias: Float[Tensor, " after"],
+) -> Float[Tensor, "N after height2 width2"]:
+    """`halve`, bias and ReLU: on a CPU, if nobody asks for gradients, one pass over the result."""
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not _HAS_ONEDNN:
+        return F.relu(F.conv2d(x, weight, bias, stride=2, padding=1), inplace=True)
+    # What PyTorch's compiler makes of the line above; there is no public name for it.
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, [1, 1], [2, 2], [1, 1], 1, "relu", [], ""
+    )
 
 
 def double(

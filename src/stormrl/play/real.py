@@ -98,7 +98,7 @@ class RealGame:
         z, h = actor.state_of(seen, self.memory, self._uniform(*seen.shape[:-1]))
         state = agent.actor_critic.state(z, h)
         known = bool(self.memory.filled)
-        policy = agent.actor_critic.policy(state).exp()[0].cpu().numpy()
+        policy = agent.actor_critic.probabilities(state)[0].cpu().numpy()
         self.info = {
             "latent": z.unflatten(-1, posterior.shape[1:])[0].argmax(-1).cpu().numpy(),
             "probabilities": posterior[0].cpu().numpy(),
