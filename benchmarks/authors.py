@@ -33,6 +33,8 @@ from stormrl.replay import Replay
 
 ACTIONS = 6
 STAGES = ("world_model", "imagination", "actor_critic")
+WARM_UP, TIMED = 2, 3
+"""Iterations of a process. In the second one our memory still grows; from then on it is kept."""
 Stages = dict[str, Callable[[], object]]
 
 
@@ -61,13 +63,15 @@ def in_own_process(side: str) -> dict[str, float]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of each stage of one side, after a first iteration that is not counted."""
+    """Median seconds of each stage of one side once it is warm, and of the iteration."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     stages = SIDES[options.side](options.code, options.precision == "bf16")
-    for _ in range(2):
-        times = {stage: seconds(stages[stage]) for stage in STAGES}
-    return times | {"iteration": sum(times.values())}
+    iterations = [
+        {stage: seconds(stages[stage]) for stage in STAGES} for _ in range(WARM_UP + TIMED)
+    ]
+    timed = [times | {"iteration": sum(times.values())} for times in iterations[WARM_UP:]]
+    return {name: statistics.median(times[name] for times in timed) for name in timed[0]}
 
 
 def seconds(work: Callable[[], object]) -> float:
