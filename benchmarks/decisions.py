@@ -34,14 +34,15 @@ from stormrl.bench.workbench import Workbench
 from stormrl.config import AgentConfig, RunConfig
 from stormrl.device import choose_backend
 from stormrl.functional import symlog, two_hot_cross_entropy, two_hot_position
-from stormrl.nn.attention import SelfAttention, attention_bias
+from stormrl.nn.attention import Block, SelfAttention, attention_bias, cacheable
 from stormrl.nn.batch_norm import BatchNorm
 from stormrl.nn.conv import Encoder
 from stormrl.nn.precision import compute_dtype
-from stormrl.nn.strided import Doubling, Halving
+from stormrl.nn.strided import Doubling, Halving, halve_relu
 from stormrl.presets import SIZES, agent_config
 from stormrl.provenance import provenance
 from stormrl.replay import Replay
+from stormrl.sequence import Transformer, episode_mask
 from stormrl.world_model import WorldModel
 
 CPU = torch.device("cpu")
@@ -88,7 +89,10 @@ def decisions(config: AgentConfig) -> list[Decision]:
         small_pictures,
         norm,
         one_query,
+        cached_type,
+        last_step,
         read_images,
+        with_relu,
         two_hot,
         shared_states,
         clip,
@@ -177,28 +181,102 @@ def clip(config: AgentConfig) -> Decision:
     return Decision("gradients clipped within Adam's step", apart, together, tolerance=1e-5)
 
 
-def one_query(config: AgentConfig) -> Decision:
-    """Attention of one imagined step over the cache, output layer and norm included."""
+class Query(NamedTuple):
+    """One imagined step that looks back on a full cache."""
+
+    attention: SelfAttention
+    x: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    visible: Tensor
+
+    def attend(self, k: Tensor, v: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.attention.attend(self.x, self.q, k, v, attention_bias(self.visible))
+
+
+def query(config: AgentConfig) -> Query:
     sequence, dream = config.world_model.sequence, config.imagination
     length = dream.context + dream.horizon
-    attention = SelfAttention(sequence.width, sequence.heads, 0.0, 0.0).eval()
     shape = (dream.batch_size, sequence.heads, length, sequence.width // sequence.heads)
-    x = torch.randn(dream.batch_size, 1, sequence.width)
     q, k, v = (torch.randn(shape).to(_dtype()) for _ in range(3))
-    q = q[:, :, :1]
-    visible = torch.ones(dream.batch_size, 1, 1, length, dtype=torch.bool)
-    bias = attention_bias(visible)
+    return Query(
+        SelfAttention(sequence.width, sequence.heads, 0.0, 0.0).eval(),
+        torch.randn(dream.batch_size, 1, sequence.width),
+        q[:, :, :1],
+        k,
+        v,
+        torch.ones(dream.batch_size, 1, 1, length, dtype=torch.bool),
+    )
+
+
+def one_query(config: AgentConfig) -> Decision:
+    """Attention of one imagined step over the cache, output layer and norm included."""
+    step = query(config)
+    attention = step.attention
 
     @torch.no_grad()
     def fused() -> Tensor:
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-        return attention.norm(x + attention.out(mixed.transpose(1, 2).flatten(2)))
+        mixed = F.scaled_dot_product_attention(step.q, step.k, step.v, attn_mask=step.visible)
+        return attention.norm(step.x + attention.out(mixed.transpose(1, 2).flatten(2)))
+
+    return Decision(
+        "attention for one query, written out",
+        fused,
+        lambda: step.attend(step.k, step.v),
+        tolerance=0.02,
+    )
+
+
+def cached_type(config: AgentConfig) -> Decision:
+    """The same attention over a cache in the networks' type and in the one that it is kept in."""
+    step = query(config)
+    k, v = cacheable(step.k), cacheable(step.v)
+    return Decision(
+        "keys and values of dreams in float32",
+        lambda: step.attend(step.k, step.v),
+        lambda: step.attend(k, v),
+        tolerance=0.02,
+    )
+
+
+def last_step(config: AgentConfig) -> Decision:
+    """The last block over contexts, of which the rollout takes the last step."""
+    sequence, dream = config.world_model.sequence, config.imagination
+    block = Transformer(sequence, config.world_model.latent.size, ACTIONS).eval().blocks[-1]
+    assert isinstance(block, Block)
+    x = torch.randn(dream.batch_size, dream.context, sequence.width)
+    mask, _ = episode_mask(torch.zeros(dream.batch_size, dream.context, dtype=torch.bool))
 
     @torch.no_grad()
-    def written() -> Tensor:
-        return attention.attend(x, q, k, v, bias)
+    def whole() -> Tensor:
+        return block(x, attention_bias(mask))[0][:, -1:]
 
-    return Decision("attention for one query, written out", fused, written, tolerance=0.02)
+    @torch.no_grad()
+    def newest() -> Tensor:
+        return block.newest(x, attention_bias(mask))[0]
+
+    return Decision("the last step alone leaves the last block", whole, newest, tolerance=0.02)
+
+
+def with_relu(config: AgentConfig) -> Decision:
+    """The encoder's first stage over contexts, outside of training."""
+    channels = config.world_model.image.channels
+    layer = Halving(3, channels)
+    count = config.imagination.batch_size * config.imagination.context
+    x = torch.randn(count, 3, 64, 64).to(_dtype()).contiguous(memory_format=torch.channels_last)
+    weight, bias = layer.weight.to(x.dtype), torch.randn(channels).to(x.dtype)
+
+    @torch.no_grad()
+    def apart() -> Tensor:
+        return F.relu(F.conv2d(x, weight, bias, stride=2, padding=1), inplace=True)
+
+    @torch.no_grad()
+    def fused() -> Tensor:
+        return halve_relu(x, weight, bias)
+
+    return Decision("convolution and ReLU as one kernel", apart, fused, tolerance=0.02)
 
 
 def read_images(config: AgentConfig) -> Decision:
