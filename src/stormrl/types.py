@@ -33,7 +33,10 @@ class Trajectory(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of every token so far, one tensor per block, written in place."""
+    """Keys and values of every token so far, one tensor per block, written in place.
+
+    On a CPU they are float32, whatever the networks compute in: `nn.attention.cacheable`.
+    """
 
     keys: tuple[Tensor, ...]
     """Per block: [B, heads, length, D / heads]."""
