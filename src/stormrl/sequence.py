@@ -88,16 +88,15 @@ class Transformer(nn.Module):
         steps = z.shape[1]
         *earlier, last = self.blocks
         assert isinstance(last, Block)
-        cached = []
+        seen = []
         for block in earlier:
             x, k, v = block(x, bias)
-            cached.append((cacheable(k), cacheable(v)))
+            seen.append((k, v))
         x, k, v = last.newest(x, bias)
-        cached.append((cacheable(k), cacheable(v)))
-        room = (0, 0, 0, length - steps)
+        seen.append((k, v))
         cache = Cache(
-            keys=tuple(F.pad(k, room) for k, _ in cached),
-            values=tuple(F.pad(v, room) for _, v in cached),
+            keys=tuple(_with_room(k, length) for k, _ in seen),
+            values=tuple(_with_room(v, length) for _, v in seen),
             visible=F.pad(mask[:, 0, -1], (0, length - steps)),
             position=position[:, -1] + 1,
             slot=torch.full((1,), steps, device=z.device),
@@ -120,6 +119,10 @@ class Transformer(nn.Module):
 
     def _tokens(self, z: Tensor, action: Tensor, position: Tensor) -> Tensor:
         return self.norm(self.mixer(z, action) + self.positions(position))
+
+
+def _with_room(seen: Tensor, length: int) -> Float[Tensor, "B heads length d"]:
+    return F.pad(cacheable(seen), (0, 0, 0, length - seen.shape[2]))
 
 
 def episode_mask(

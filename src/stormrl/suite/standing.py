@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stormrl.checkpoint import CHECKPOINTS, CHECKSUMS
+from stormrl.errors import UserError
 from stormrl.files import parse_json
 from stormrl.progress import EPISODES_IN_MEAN
 from stormrl.record import EPISODES, METRICS
@@ -69,21 +70,15 @@ def read_config(storage: Storage, run: str) -> dict[str, Any] | None:
 
 
 def _last_records(storage: Storage, run: str, name: str) -> list[dict[str, Any]]:
-    """The end of a history that may be written to, or cut back, at this moment."""
-    lines = map(_record, storage.last_lines(TAIL, run, name))
-    return [record for record in lines if record is not None]
+    """The end of a history that may be written to, or cut back, at this moment.
 
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None of one that was changed while it was read.
-
-    A damaged history is refused by the run itself as it goes on; to look at it is no reason to end.
+    What is no record is passed over: a damaged history is refused by the run itself as it goes on.
     """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+    records = []
+    for line in storage.last_lines(TAIL, run, name):
+        with suppress(UserError):
+            records.append(parse_json(line, Path(storage.where(run)) / name))
+    return records
 
 
 def _rate(metrics: list[dict[str, Any]]) -> float | None:
