@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from stormrl.config import RunConfig
 from stormrl.jsonlines import is_number, read_jsonlines
+from stormrl.on_track import Track, track, track_record
 from stormrl.record import EPISODES, METRICS
 from stormrl.run_directory import RunDirectory
 
@@ -62,18 +63,25 @@ class History:
     """Lines of metrics.jsonl."""
     returns: Sequence[float]
     """Of the finished training episodes."""
+    episodes: Sequence[Mapping[str, Any]] = ()
+    """Lines of episodes.jsonl."""
 
     @classmethod
     def read(cls, run: RunDirectory) -> History:
         """The histories in a run's directory. Raises `UserError` for one that is damaged."""
         episodes = read_jsonlines(run.path / EPISODES)
         returns = [total for episode in episodes if is_number(total := episode.get("return"))]
-        return cls(run.config, read_jsonlines(run.path / METRICS), returns)
+        return cls(run.config, read_jsonlines(run.path / METRICS), returns, episodes)
 
     @property
     def updates(self) -> int:
         """World-model updates so far."""
         return int(self.last("update") or 0)
+
+    @property
+    def track(self) -> Track | None:
+        """How it stands beside published learning curves; None if there are none of its game."""
+        return track(self.config, self.episodes, int(self.last("step") or 0))
 
     def series(self, name: str) -> list[float]:
         """Every finite value of a metric, oldest first."""
@@ -125,6 +133,7 @@ def examine(run: str | Path) -> dict[str, Any]:
             for finding in findings
         ],
         "facts": facts(history),
+        "on_track": track_record(history.config, history.track),
     }
 
 

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from stormrl import runs
 from stormrl.agent import Agent
 from stormrl.config import RunConfig
+from stormrl.config_io import CONFIG
 from stormrl.envs import Protocol
 from stormrl.errors import UserError
 from stormrl.progress import Progress
 from stormrl.published import game_of
-from stormrl.run_directory import CONFIG, RunDirectory
+from stormrl.run_directory import RunDirectory
 from stormrl.scores_file import read_scores, write_scores
 from stormrl.scoring import mean_and_stderr
 from stormrl.trainer import EVALUATION_SEED
@@ -48,6 +49,7 @@ def train_on(config: RunConfig, path: Path, progress: Progress) -> bool:
         config,
         device=there.device,
         compile=there.compile,
+        precision=there.precision,
         evaluation_episodes=there.evaluation_episodes,
     )
     if there != same:
@@ -61,20 +63,36 @@ def finished_runs(paths: Sequence[Path], games: Sequence[str]) -> list[RunDirect
 
     Raises `UserError` for one that is not finished, or that repeats another's game and seed.
     """
+    found = distinct_runs(paths, games)
+    for run in found:
+        if not finished(run):
+            done = f"{run.path} is at step {runs.steps_done(run.path)} of {run.config.steps}"
+            remedy = f"go on with it: stormrl train --resume {run.path}"
+            raise UserError("runs", f"{done}; {remedy}, or compare its curve with --unfinished")
+    return found
+
+
+def distinct_runs(paths: Sequence[Path], games: Sequence[str]) -> list[RunDirectory]:
+    """The runs of these games, or without any of all, in these directories, finished or not.
+
+    Raises `UserError` for one that repeats another's game and seed.
+    """
     found: dict[tuple[str, int], RunDirectory] = {}
     for path in paths:
         run = RunDirectory.open(path)
-        done, config = runs.steps_done(path), run.config
-        if games and game_of(config.env) not in games:
+        game = game_of(run.config.env)
+        if games and game not in games:
             continue
-        if done < config.steps:
-            remedy = f"go on with it: stormrl train --resume {path}"
-            raise UserError("runs", f"{path} is at step {done} of {config.steps}; {remedy}")
-        twin = found.setdefault((game_of(config.env), config.seed), run)
+        twin = found.setdefault((game, run.config.seed), run)
         if twin is not run:
-            twins = f"{twin.path} and {path} both have seed {config.seed}"
+            twins = f"{twin.path} and {path} both have seed {run.config.seed}"
             raise UserError("runs", f"{twins}: no two samples; leave one out")
     return list(found.values())
+
+
+def finished(run: RunDirectory) -> bool:
+    """Whether it has a checkpoint of its last step."""
+    return runs.steps_done(run.path) >= run.config.steps
 
 
 def scored(run: RunDirectory, protocol: Protocol, episodes: int, device: str) -> ScoredRun:

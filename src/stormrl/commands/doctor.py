@@ -28,7 +28,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of the run."""
+    """Directory of the run, or pretrained:NAME."""
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -58,6 +58,7 @@ def _show(console: Console, record: Mapping[str, Any]) -> None:
     known = {name: figure(value) for name, value in record["facts"].items() if value == value}
     console.print("\n[bold]how it goes[/]")
     print_facts(console, known)
+    _show_track(console, record["on_track"])
 
 
 def _show_finding(console: Console, number: int, finding: Mapping[str, Any]) -> None:
@@ -69,6 +70,37 @@ def _show_finding(console: Console, number: int, finding: Mapping[str, Any]) -> 
         console,
         {flag(name): f"now {value!r}" for name, value in finding["settings"].items()},
     )
+
+
+def _show_track(console: Console, record: Mapping[str, Any]) -> None:
+    console.print("\n[bold]on track? beside published runs, at the same environment step[/]")
+    if not record["applicable"]:
+        print_facts(console, {"not applicable": record["reason"]})
+        return
+    print_facts(console, {"verdict": record["verdict"]} | _judged(record["judged"]))
+    words = [f"published: {published(record['published'])}"]
+    words += [f"this run has {difference}" for difference in record["differences"]]
+    words += filter(None, [record["caveat"]])
+    console.print(Padding("\n".join(words), (0, 0, 0, 2)))
+
+
+def _judged(record: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the verdict is drawn from."""
+    if record is None:
+        return {}
+    steps = f"steps {record['first_step']:,} to {record['last_step']:,}"
+    low, high = map(figure, record["interval"])
+    return {
+        f"return, {steps}": f"{figure(record['mean'])}, mean of {record['episodes']} episodes",
+        "expected there (95 %)": f"{low} to {high}, by {record['seeds']} published seeds",
+        "weak play there": ", ".join(f"{n} {figure(v)}" for n, v in record["weak"].items()),
+    }
+
+
+def published(run_sets: Sequence[Mapping[str, Any]]) -> str:
+    """What the published curves are of, and how they were trained."""
+    titles = "; ".join(f"{runs['title']}, {runs['seeds']} seeds" for runs in run_sets)
+    return f"{titles}; {run_sets[0]['compute']}, no sticky actions"
 
 
 def flag(setting: str) -> str:

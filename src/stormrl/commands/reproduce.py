@@ -19,14 +19,18 @@ from stormrl.flags import parse
 from stormrl.presets import agent_config
 from stormrl.progress import SilentProgress, TrainingProgress
 from stormrl.published import PRESET, PROTOCOL, SIZE, STEPS, game_of, games
+from stormrl.published_curves import CAVEATS, FAMILY, WIDTH, run_set
 from stormrl.stop import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
+    from stormrl.on_track import Bin
+    from stormrl.report.reading import Run
     from stormrl.reproduction import Comparison
     from stormrl.run_directory import RunDirectory
     from stormrl.scored_runs import ScoredRun
 
 TITLE = f"mean return under protocol {PROTOCOL}"
+CURVES = "training returns beside published curves, at the same environment step"
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,17 @@ class Options:
     Exit code 0: all do. 1: a game lies outside. 3: none does, but for some game the interval of so
     few seeds would hold random play or PPO as well; or the training was stopped. The same command
     goes on where it was stopped.
+
+    Beside that, and without any influence on the exit code, it tells whether the training returns
+    of a run are where published learning curves were after as many steps.
     """
 
     games: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GAME...")] = ()
     """Games, such as Boxing; with --runs by default all that the runs played."""
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")] = ()
     """Take these finished runs, and train nothing."""
+    unfinished: bool = False
+    """Of the runs take unfinished ones as well: they have no score yet, but a learning curve."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT...")] = (1,)
     """Seeds of the runs to train on each game."""
     preset: str = PRESET
@@ -73,20 +82,33 @@ def main(args: Sequence[str]) -> int:
     names = tuple(dict.fromkeys(map(_game, options.games)))
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.reproduction import compare, exit_code
-    from stormrl.scored_runs import finished_runs
 
     paths = options.runs or _trained(options, names)
     if paths is None:
         return _stopped(options.json)
-    found = finished_runs(paths, names)
-    names = names or tuple(dict.fromkeys(_game(run.config.env) for run in found))
-    runs = [_scored(run, options) for run in found]
+    complete, parts = _sorted(options, paths, names)
+    names = names or tuple(dict.fromkeys(_game(run.config.env) for run in (*complete, *parts)))
+    runs = [_scored(run, options) for run in complete]
     comparisons = [compare(name, [run.mean for run in runs if run.game == name]) for name in names]
     if options.json:
-        print_json({"finished": True, "protocol": PROTOCOL, "games": _records(comparisons, runs)})
+        games = _records(comparisons, runs, parts)
+        print_json({"finished": True, "protocol": PROTOCOL, "games": games})
     else:
         _show(comparisons, runs)
+        _show_curves([run.run for run in runs] + parts)
     return exit_code(comparisons)
+
+
+def _sorted(
+    options: Options, paths: Sequence[Path], names: Sequence[str]
+) -> tuple[list[RunDirectory], list[RunDirectory]]:
+    """Finished runs, and where these are asked for unfinished ones."""
+    from stormrl.scored_runs import distinct_runs, finished, finished_runs
+
+    if not options.unfinished:
+        return finished_runs(paths, names), []
+    found = distinct_runs(paths, names)
+    return list(filter(finished, found)), list(itertools.filterfalse(finished, found))
 
 
 def _check(options: Options) -> None:
@@ -167,10 +189,17 @@ def _stopped(json: bool) -> int:
     return EXIT_INTERRUPTED
 
 
-def _records(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
+def _records(
+    comparisons: Sequence[Comparison], runs: Sequence[ScoredRun], parts: Sequence[RunDirectory]
+) -> list[dict[str, Any]]:
     return [
         comparison.record()
-        | {"runs": [_run_record(run) for run in runs if run.game == comparison.game]}
+        | {
+            "runs": [_run_record(run) for run in runs if run.game == comparison.game],
+            "unfinished": [
+                _curve_record(run) for run in parts if game_of(run.config.env) == comparison.game
+            ],
+        }
         for comparison in comparisons
     ]
 
@@ -178,12 +207,32 @@ def _records(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> li
 def _run_record(run: ScoredRun) -> dict[str, Any]:
     from stormrl.reproduction import differences
 
-    return {
-        "run_dir": str(run.run.path),
-        "seed": run.run.config.seed,
+    return _curve_record(run.run) | {
         "returns": list(run.returns),
         "differences": differences(run.run.config),
     }
+
+
+def _curve_record(run: RunDirectory) -> dict[str, Any]:
+    from stormrl.on_track import track_record
+
+    history = _history(run)
+    return {
+        "run_dir": str(run.path),
+        "seed": run.config.seed,
+        "step": history.step,
+        "on_track": track_record(run.config, history.track),
+    }
+
+
+def _history(run: RunDirectory) -> Run:
+    """Its histories as far as they can be read."""
+    from stormrl.report.reading import Unreadable, read_run
+
+    found = read_run(run.path)
+    if isinstance(found, Unreadable):
+        raise UserError("runs", found.problem)
+    return found
 
 
 def _show(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> None:
@@ -204,6 +253,36 @@ def _show(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> None:
     for run in runs:
         for difference in differences(run.run.config):
             say(messages(), f"not as released: {run.run.path} has {difference}")
+
+
+def _show_curves(runs: Sequence[RunDirectory]) -> None:
+    from stormrl.commands.doctor import published
+    from stormrl.on_track import differences
+
+    rows = [
+        (str(run.path), f"{history.step:,}", *_judged(found.judged), found.verdict.value)
+        for run, history in zip(runs, map(_history, runs), strict=True)
+        if (found := history.track) is not None
+    ]
+    if not rows:
+        return
+    numbers = map(number, ("at step", "episodes of steps", "mean", "expected (95 %)"))
+    results().print()
+    results().print(table(CURVES, ("run", *numbers, "on track?"), rows))
+    say(messages(), f"published: {published([run_set(name)._asdict() for name in FAMILY])}")
+    for run in runs:
+        for difference in differences(run.config):
+            say(messages(), f"not as published: {run.path} has {difference}")
+        if caveat := CAVEATS.get(game_of(run.config.env)):
+            say(messages(), caveat)
+
+
+def _judged(found: Bin | None) -> tuple[str, str, str]:
+    """Steps, mean and interval that a verdict is drawn from."""
+    if found is None:
+        return "--", "--", "--"
+    steps = f"{found.end - WIDTH + 1:,} to {found.end:,}"
+    return steps, f"{found.mean:,.1f}", "{:,.1f} to {:,.1f}".format(*found.interval)
 
 
 def _verdict(comparison: Comparison) -> str:

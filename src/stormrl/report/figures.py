@@ -22,6 +22,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentF
 
 from stormrl.figures import Curve, rolling_mean, seed_band
 from stormrl.jsonlines import is_number
+from stormrl.on_track import FIRST
+from stormrl.published_curves import Band, band, game_with_curves
 from stormrl.report.reading import Run, Series
 from stormrl.report.scores import THRESHOLDS, AgentRow
 from stormrl.statistics import Estimate
@@ -81,13 +83,29 @@ def colour_of(index: int) -> int:
 def learning_curves(
     title: str, variants: Mapping[str, Sequence[Run]], size: tuple[float, float] = SMALL
 ) -> Markup:
-    """Training returns of a game: for each variant the mean over seeds and its interval."""
+    """Training returns of a game: for each variant the mean over seeds and its interval.
+
+    Behind them, as far as they go, published runs of the game if there are any.
+    """
     drawn = [
         _mean_curve([run.returns() for run in runs], colour_of(index))
         for index, runs in enumerate(variants.values())
     ]
     found = [line for line in drawn if line is not None]
-    return lines(title, found, "environment steps", size=size)
+    behind = published_behind([run for runs in variants.values() for run in runs], found)
+    return lines(title, found, "environment steps", size=size, behind=behind)
+
+
+def published_behind(runs: Sequence[Run], drawn: Sequence[Line]) -> Band | None:
+    """Published curves of the game of these runs, up to the bin in which the drawn lines end.
+
+    None if there are none, or no line.
+    """
+    games = {game_with_curves(run.config.env) for run in runs}
+    if not drawn or len(games) != 1 or None in games:
+        return None
+    end = max(FIRST, *(line.x[-1] for line in drawn))
+    return band(*filter(None, games)).until(end)
 
 
 def metric_curves(title: str, runs: Sequence[tuple[int, Series]]) -> Markup:
@@ -146,9 +164,13 @@ def lines(
     xlabel: str,
     log: bool = False,
     size: tuple[float, float] = SMALL,
+    behind: Band | None = None,
 ) -> Markup:
-    """A figure of curves."""
+    """A figure of curves, behind which a band may lie."""
     figure, axes = _blank(size)
+    if behind is not None:
+        axes.fill_between(*behind[:2], behind.high, color=_PALE, alpha=0.16, linewidth=0)
+        axes.plot(behind.steps, behind.median, color=_PALE, linewidth=1)
     for line in drawn:
         colour = _COLOURS[line.colour]
         if line.low is not None and line.high is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from stormrl.doctor import History, diagnose
 from stormrl.errors import UserError
+from stormrl.on_track import track_record
 from stormrl.report.groups import Game, grouped
 from stormrl.report.reading import Run, Unreadable, read_runs
 from stormrl.report.scores import GameRow, Standing, game_rows, standings
@@ -85,6 +86,7 @@ def _game_record(row: GameRow) -> dict[str, Any]:
         "published": dict(row.published),
         "reproduction": None if row.comparison is None else row.comparison.record(),
         "reservations": row.reservations,
+        "on_track": [track_record(run.config, run.track) for run in row.game.runs],
     }
 
 

@@ -18,6 +18,8 @@ from markupsafe import Markup
 import stormrl
 from stormrl.config import to_dict
 from stormrl.jsonlines import is_number
+from stormrl.on_track import differences
+from stormrl.published_curves import CAVEATS, FAMILY, RunSet, run_set
 from stormrl.report import figures
 from stormrl.report.groups import Variant, labelled
 from stormrl.report.overview import Overview, causes
@@ -87,7 +89,10 @@ def html(overview: Overview, with_videos: bool = True) -> str:
         open_loop=_open_loop(overview),
         ahead_legend=figures.swatches(figures.AHEAD.values()),
         films=_films(overview) if with_videos else [],
-        runs=[(run, _runtime(run), causes(run)) for run in overview.runs],
+        runs=[(run, _runtime(run), causes(run), run.track) for run in overview.runs],
+        curves=_published_curves(overview),
+        unlike=_unlike(overview),
+        caveats=_caveats(overview),
         setups=_setups(overview),
         origins=_origins(overview.runs),
     )
@@ -160,6 +165,23 @@ def _learning(overview: Overview) -> list[Markup]:
         runs = {variant: _of(overview, game, variant) for variant in overview.variants}
         found.append(figures.learning_curves(game, runs, size))
     return found
+
+
+def _published_curves(overview: Overview) -> list[RunSet]:
+    """What is drawn behind the learning curves; nothing if there are none of any game."""
+    if all(run.track is None for run in overview.runs):
+        return []
+    return [run_set(name) for name in FAMILY]
+
+
+def _unlike(overview: Overview) -> list[str]:
+    """In what the runs that are compared are not what those with published curves were."""
+    compared = [run for run in overview.runs if run.track is not None]
+    return sorted({words for run in compared for words in differences(run.config)})
+
+
+def _caveats(overview: Overview) -> list[str]:
+    return [f"{game}: {CAVEATS[game]}" for game in overview.games if game in CAVEATS]
 
 
 def _of(overview: Overview, game: str, variant: str) -> list[Run]:

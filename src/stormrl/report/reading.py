@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stormrl.config import RunConfig
+from stormrl.config_io import CONFIG
 from stormrl.errors import UserError
 from stormrl.files import read_json, read_limited
 from stormrl.jsonlines import HISTORY_LIMIT, is_number
+from stormrl.on_track import Track, track
 from stormrl.record import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
-from stormrl.run_directory import CONFIG, RunDirectory
+from stormrl.run_directory import RunDirectory
 
 Line = dict[str, Any]
 
@@ -71,6 +73,11 @@ class Run:
             return True
         return self.step >= self.config.steps
 
+    @property
+    def track(self) -> Track | None:
+        """How it stands beside published learning curves; None if there are none of its game."""
+        return track(self.config, self.episodes, self.step)
+
     def series(self, name: str) -> Series:
         """A metric's curve."""
         return numbers(self.metrics, name)
@@ -100,18 +107,19 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Unreadable]]:
 
 
 def read_run(path: Path) -> Run | Unreadable:
-    """A run, or why its directory is none."""
+    """A run, an agent `pretrained:NAME` among them, or why its directory is none."""
     try:
         directory = RunDirectory.open(path)
-        record = read_json(path / CONFIG)
+        record = read_json(directory.path / CONFIG)
     except UserError as error:
         return Unreadable(printable(path.name), printable(str(error)))
+    name, path = printable(path.resolve().name), directory.path
     problems: list[str] = []
     metrics = salvaged(path / METRICS, problems)
     episodes = salvaged(path / EPISODES, problems)
     scores = salvaged(path / SCORES, problems)
     return Run(
-        name=printable(path.resolve().name),
+        name=name,
         path=path,
         config=directory.config,
         record=record,
