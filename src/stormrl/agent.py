@@ -20,9 +20,11 @@ from stormrl.types import Memory
 class Agent:
     """World model and policy of a run at one of its checkpoints."""
 
-    def __init__(self, config: RunConfig, learner: Learner, step: int) -> None:
+    def __init__(self, config: RunConfig, learner: Learner, step: int, path: Path) -> None:
         self.config = config
         self.step = step
+        self.path = path
+        """Directory of the run."""
         self.world_model = learner.world_model
         self.actor_critic = learner.actor_critic
         self.device = learner.backend.device
@@ -32,6 +34,7 @@ class Agent:
     def load(cls, run: str | Path, step: int | None = None, device: str = "auto") -> Agent:
         """The agent of a run directory, at its newest checkpoint or at a given one.
 
+        `pretrained:NAME` is an agent that comes with the package.
         Raises `UserError` if the run or the checkpoint cannot be read.
         """
         directory = RunDirectory.open(run)
@@ -42,7 +45,7 @@ class Agent:
         learner = Learner(config.agent, actions, Backend(choose_device(device)))
         saved = checkpoint.load(directory.path, step, limit=largest_state(learner))
         restore_models(learner, saved.tensors)
-        return cls(config, learner, saved.step)
+        return cls(config, learner, saved.step, directory.path)
 
     def act(
         self, obs: np.ndarray, memory: Memory | None = None, greedy: bool = False

@@ -23,6 +23,7 @@ COMMANDS = {
     "suite": "train many games, presets and seeds, on one machine or a Ray cluster",
     "record": "keep episodes of a scripted, random or trained policy",
     "bench": "time every stage of training on this machine",
+    "pretrained": "list the trained agents that come with the package",
     "presets": "list algorithms, sizes and protocols",
     "check-env": "tell whether an environment can be trained on",
     "import-official": "make a run out of the authors' released weights",

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from stormrl.config import RunConfig
 from stormrl.errors import UserError
 
+CONFIG = "config.json"
+"""File of a run that holds its config and where it comes from."""
 LARGEST = 2**63 - 1
 """Larger integers fit no tensor and no seed."""
 

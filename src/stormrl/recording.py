@@ -16,6 +16,7 @@ from stormrl.envs import Protocol, action_meanings, make_env
 from stormrl.episodes import RecordedEpisode, Recording
 from stormrl.errors import UserError
 from stormrl.evaluate import Player, RandomPlayer
+from stormrl.run_directory import is_pretrained
 from stormrl.types import Memory
 
 CONSTANT = "constant:"
@@ -48,8 +49,9 @@ def record(
 ) -> Recording:
     """Play `episodes` whole games, seeded `seed`, `seed + 1`, ...
 
-    policy: `random`, `noop`, `constant:ACTION` with the action's word, or the directory of a run
-    (whose agent then plays on `device`). The random streams of the caller are left as they were.
+    policy: `random`, `noop`, `constant:ACTION` with the action's word, or the directory of a run or
+    `pretrained:NAME` (whose agent then plays on `device`). The random streams of the caller are
+    left as they were.
     Raises `UserError` for a policy that does not exist or that cannot play this game.
     """
     env = make_env(env_id, protocol)
@@ -74,8 +76,8 @@ def _player(policy: str, actions: Sequence[str], device: str) -> tuple[Player, s
     if policy == "noop" or policy.startswith(CONSTANT):
         word = policy.removeprefix(CONSTANT).upper()
         return ConstantPlayer(_action(word, actions)), "cpu"
-    if not Path(policy).is_dir():
-        known = "random, noop, constant:ACTION or the directory of a run"
+    if not is_pretrained(policy) and not Path(policy).is_dir():
+        known = "random, noop, constant:ACTION, the directory of a run or pretrained:NAME"
         raise UserError("policy", f"{policy!r} is unknown; give {known}")
     return _trained(policy, actions, device)
 

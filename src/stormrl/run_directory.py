@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from stormrl.config import RunConfig, to_dict
-from stormrl.config_io import config_from_dict
+from stormrl.config_io import CONFIG, config_from_dict
 from stormrl.errors import UserError
 from stormrl.files import Seal, partial, read_json, readable, reason, replace
+from stormrl.pretrained import PREFIX, unpacked
 from stormrl.provenance import provenance
 
-CONFIG = "config.json"
 LOCK = ".lock"
 DEMONSTRATION = "demonstration.safetensors"
 
@@ -44,6 +44,9 @@ class RunDirectory:
         Raises `UserError` if it is already in use or cannot be written.
         """
         path = _path(path)
+        if is_pretrained(path):
+            remedy = "give another name, or ./ before this one"
+            raise UserError("run_dir", f"{path} stands for an agent of the package; {remedy}")
         demonstration = _demonstration(config)
         seal = None if demonstration is None else Seal.of(demonstration)
         with _creatable(path):
@@ -60,12 +63,12 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """The directory of a run that exists.
+        """The directory of a run that exists; for `pretrained:NAME` of the agent, unpacked.
 
         Raises `UserError` if it is missing, foreign, damaged, of a newer format, or holds a link
-        that leads out of it.
+        that leads out of it; and as `stormrl.pretrained.unpacked` does.
         """
-        path = _path(path)
+        path = _located(path)
         try:
             is_run = (path / CONFIG).exists()
         except OSError as error:
@@ -86,6 +89,11 @@ class RunDirectory:
         """
         with _locked(self.path):
             yield
+
+
+def is_pretrained(run: str | Path) -> bool:
+    """Whether an agent of the package is meant, and no directory."""
+    return str(run).startswith(PREFIX)
 
 
 @contextmanager
@@ -110,6 +118,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _owner(path: Path) -> str:
     return (path / LOCK).read_text(errors="replace")[:20] or "unknown"
+
+
+def _located(run: str | Path) -> Path:
+    """The one place where `pretrained:NAME` becomes a directory."""
+    return unpacked(str(run).removeprefix(PREFIX)) if is_pretrained(run) else _path(run)
 
 
 def _path(path: str | Path) -> Path:

@@ -15,9 +15,9 @@ import torch
 from stormrl import checkpoint
 from stormrl.agent import Agent
 from stormrl.config import RunConfig, to_dict
-from stormrl.config_io import config_from_dict
+from stormrl.config_io import CONFIG, config_from_dict
 from stormrl.demonstration import check_demonstration
-from stormrl.device import choose_device
+from stormrl.device import choose_device, settled
 from stormrl.envs import PROTOCOLS, Protocol, game_sizes, make_env
 from stormrl.envs.atari import is_atari
 from stormrl.envs.make import find_spec
@@ -25,7 +25,7 @@ from stormrl.errors import UserError
 from stormrl.evaluate import Score, evaluate
 from stormrl.files import read_json, replace
 from stormrl.progress import Progress, SilentProgress
-from stormrl.run_directory import CONFIG, RunDirectory
+from stormrl.run_directory import RunDirectory
 from stormrl.trainer import EVALUATION_SEED, Outcome, Trainer
 
 Started = Callable[[Trainer], None]
@@ -43,9 +43,10 @@ def train(
     Ctrl-C saves and returns early; `resume` goes on. Raises `UserError`, before anything is
     written, if the run cannot be: unknown game or protocol, device not there, directory in use.
     """
+    config.agent.check_positions()
     check(config)
     check_demonstration(config.agent, config.env, config.protocol)
-    return _train(RunDirectory.create(run_dir, config), progress, started)
+    return _train(RunDirectory.create(run_dir, settled(config)), progress, started)
 
 
 def resume(
@@ -57,9 +58,9 @@ def resume(
     """Go on with a run exactly where its last checkpoint was saved.
 
     steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
-    Raises `UserError` if the run cannot be read, or has gone beyond `steps`.
+    Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
     """
-    run = RunDirectory.open(run_dir)
+    run = resumable(run_dir)
     check(run.config)
     if steps is not None:
         run = _extended(run, steps)
@@ -67,6 +68,19 @@ def resume(
     if done == run.config.steps:
         return Outcome(done, True, ())
     return _train(run, progress, started)
+
+
+def resumable(run_dir: str | Path) -> RunDirectory:
+    """The directory of a run that can be trained on.
+
+    Raises `UserError` if it cannot be read, or was made of networks without optimizers and replay.
+    """
+    run = RunDirectory.open(run_dir)
+    states = checkpoint.states(run.path)
+    if states and not any("replay" in state for state in states):
+        problem = "holds no usable training state: networks alone, without optimizers and replay"
+        raise UserError("run_dir", f"{run_dir} {problem}; start a new run")
+    return run
 
 
 def steps_done(run_dir: str | Path) -> int:

@@ -34,7 +34,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of the run."""
+    """Directory of the run, or pretrained:NAME."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """What to write: a film (.mp4 or .gif), a contact sheet (.png) or the error by step (.json);
     without a suffix all of them and a plot of the error. By default RUN/videos/film-<step>."""
@@ -69,7 +69,7 @@ def main(args: Sequence[str]) -> int:
     from stormrl.film import dreams
 
     agent = Agent.load(options.run, options.step, options.device)
-    paths = film_paths(options.out or options.run / "videos" / f"film-{agent.step:08d}")
+    paths = film_paths(options.out or agent.path / "videos" / f"film-{agent.step:08d}")
     horizon = (
         default_horizon(agent, options.context) if options.horizon is None else options.horizon
     )

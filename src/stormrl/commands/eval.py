@@ -23,7 +23,7 @@ class Options:
     """Play whole episodes with a trained agent. Every score goes to the run's scores.jsonl."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of the run."""
+    """Directory of the run, or pretrained:NAME."""
     episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Episodes to play; by default as many as the protocol asks for."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="STR")] = None
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> int:
     console.quiet = options.json
     with console.status(f"playing {episodes} episodes of {agent.config.env}"):
         scores = agent_scores(agent, episodes, protocol, options.seed)
-    write_scores(options.run, agent.step, protocol.name, scores)
+    write_scores(agent.path, agent.step, protocol.name, scores)
     record = summary(agent.config.env, protocol.name, agent.step, scores)
     if options.json:
         print_json(record)

@@ -23,7 +23,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of the run."""
+    """Directory of the run, or pretrained:NAME."""
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Folder for world_model.pth and agent.pth."""
     step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None

@@ -18,8 +18,8 @@ from stormrl.errors import UserError
 from stormrl.jsonlines import plain
 
 
-def print_json(record: Mapping[str, Any]) -> None:
-    """One object on one line; NaN and infinities become null."""
+def print_json(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """One object, or a list of them, on one line; NaN and infinities become null."""
     sys.stdout.write(json.dumps(plain(record), allow_nan=False) + "\n")
 
 

@@ -31,7 +31,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of the run."""
+    """Directory of the run, or pretrained:NAME."""
     port: int = 8000
     """Port to listen on; 0 takes any that is free."""
     host: str = "127.0.0.1"
@@ -63,7 +63,7 @@ def main(args: Sequence[str]) -> int:
 
     agent = Agent.load(options.run, options.step, options.device)
     guard = Guard.of(options.host)
-    recordings = options.recordings or options.run / "recordings"
+    recordings = options.recordings or agent.path / "recordings"
     server = Server(agent, options.run, recordings, guard, options.context, options.sessions)
     listening = listen(options.host, options.port)
     url = address(options.host, listening.getsockname()[1], guard.token)

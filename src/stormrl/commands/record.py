@@ -34,7 +34,8 @@ class Options:
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """File to write, such as demo.safetensors."""
     policy: str = "random"
-    """Who plays: random, noop, constant:ACTION (as in constant:UP), or the directory of a run."""
+    """Who plays: random, noop, constant:ACTION (as in constant:UP), the directory of a run, or
+    pretrained:NAME."""
     episodes: int = 1
     """Episodes to play."""
     protocol: str = "atari100k"

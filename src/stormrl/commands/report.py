@@ -21,7 +21,7 @@ class Options:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
-    """Directories of runs."""
+    """Directories of runs, or pretrained:NAME."""
     out: Path = Path("report.html")
     """Page to write."""
     videos: bool = True

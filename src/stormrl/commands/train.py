@@ -104,11 +104,10 @@ def default_directory(config: RunConfig) -> Path:
 def _resume(args: Sequence[str]) -> int:
     from stormrl import runs
     from stormrl.commands.train_messages import report, say_start
-    from stormrl.run_directory import RunDirectory
 
     _refuse_changes(args)
     options = parse(OldRun, args, PROG)
-    run = RunDirectory.open(options.resume)
+    run = runs.resumable(options.resume)
     done, end = runs.steps_done(run.path), options.steps or run.config.steps
     if options.json:
         outcome = runs.resume(run.path, options.steps)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stormrl.checkpoint import CHECKPOINTS, CHECKSUMS
+from stormrl.config_io import CONFIG
 from stormrl.errors import UserError
 from stormrl.files import parse_json
 from stormrl.progress import EPISODES_IN_MEAN
 from stormrl.record import EPISODES, METRICS
-from stormrl.run_directory import CONFIG
 from stormrl.suite.attempt_log import ATTEMPTS, START
 from stormrl.suite.storage import Storage
 

@@ -85,9 +85,8 @@ def _train(job: Job) -> Ended:
 
 def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
     from stormrl import runs
-    from stormrl.config_io import config_from_dict
+    from stormrl.config_io import CONFIG, config_from_dict
     from stormrl.errors import UserError
-    from stormrl.run_directory import CONFIG
     from stormrl.suite.attempt_log import AttemptLog
 
     config, log = config_from_dict(job.config), AttemptLog(path)

@@ -1,0 +1,124 @@
+"""What rounding a trained agent's networks to bfloat16 changes, by what is rounded.
+
+    python benchmarks/rounding.py RUN --steps 400
+
+Plays whole episodes with the agent as it was saved, has every rounded copy look at the same
+frames with the same random numbers, and prints one JSON object: mean KL of the copy's policy,
+the largest change of an action's probability, mean KL of its posterior, and the root mean square
+change of a reconstructed pixel (of 255).
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stormrl.acting import remember
+from stormrl.agent import Agent
+from stormrl.envs import PROTOCOLS, make_env
+from stormrl.learner_state import copy_tensors, module_tensors
+from stormrl.packing import round_networks
+from stormrl.types import Memory
+
+SEED = 5_000_000
+
+
+class Moment(NamedTuple):
+    image: Tensor
+    memory: Memory
+    uniform: Tensor
+
+
+class Seen(NamedTuple):
+    log_policy: Tensor
+    log_posterior: Tensor
+    pixels: Tensor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int, default=400)
+    options = parser.parse_args()
+    rounded = {
+        "everything": round_all(lambda name, tensor: True),
+        "parameters": round_all(lambda name, tensor: "running_" not in name),
+        "matrices and kernels, as packed": round_networks,
+    }
+    moments = list(played(Agent.load(options.run, device="cpu"), options.steps))
+    exact = seen(Agent.load(options.run, device="cpu"), moments)
+    changes = {}
+    for name, edit in rounded.items():
+        agent = Agent.load(options.run, device="cpu")
+        edit(agent)
+        changes[name] = change(exact, seen(agent, moments))
+    print(json.dumps({"run": str(options.run), "frames": len(moments), "rounded": changes}))
+
+
+def round_all(which: Callable[[str, Tensor], bool]) -> Callable[[Agent], None]:
+    """Rounds all floating-point tensors of the networks for which `which` says so."""
+
+    def edit(agent: Agent) -> None:
+        for module in (agent.world_model, agent.actor_critic):
+            tensors = module_tensors(module)
+            chosen = {n: t for n, t in tensors.items() if t.is_floating_point() and which(n, t)}
+            copy_tensors(chosen, {name: tensor.bfloat16() for name, tensor in chosen.items()})
+
+    return edit
+
+
+def played(agent: Agent, steps: int) -> Iterator[Moment]:
+    """Image, memory and random numbers of every step."""
+    torch.manual_seed(SEED)
+    env = make_env(agent.config.env, PROTOCOLS[agent.config.protocol])
+    config = agent.config.agent
+    noise = config.acting.context + 1, config.world_model.latent.categoricals
+    memory, over, episode = agent.actor.begin(1, (3, 64, 64)), True, 0
+    obs, _ = env.reset(seed=SEED)
+    for _ in range(steps):
+        if over:
+            episode += 1
+            obs, _ = env.reset(seed=SEED + episode)
+        is_first = torch.tensor([over])
+        memory = memory._replace(filled=torch.where(is_first, 0, memory.filled))
+        image, uniform = torch.from_numpy(obs).permute(2, 0, 1)[None], torch.rand(1, *noise)
+        yield Moment(image, memory, uniform)
+        with torch.no_grad():
+            action = agent.actor.policy(image, memory, uniform).exp().multinomial(1)[:, 0]
+        memory = remember(memory, image, action, is_first)
+        obs, _, terminated, truncated, _ = env.step(int(action))
+        over = terminated or truncated
+
+
+@torch.no_grad()
+def seen(agent: Agent, moments: Sequence[Moment]) -> Seen:
+    """What an agent makes of the frames: log-policy, posterior, reconstructions (of 255)."""
+    model, found = agent.world_model, []
+    for image, memory, uniform in moments:
+        posterior = model.encode(image)
+        z = model.latent.sample(posterior, uniform[:, -1])
+        policy = agent.actor.policy(image, memory, uniform)
+        found.append(Seen(policy, posterior.log(), 255 * model.decode(z)))
+    return Seen(*map(torch.cat, zip(*found, strict=True)))
+
+
+def change(exact: Seen, rounded: Seen) -> dict[str, float]:
+    policy, posterior = (
+        (p.exp() * (p - q)).sum(-1) for p, q in zip(exact[:2], rounded[:2], strict=True)
+    )
+    moved = (exact.log_policy.exp() - rounded.log_policy.exp()).abs()
+    pixels = (exact.pixels - rounded.pixels).square().mean().sqrt()
+    return {
+        "policy_kl": policy.mean().item(),
+        "largest_probability_change": moved.max().item(),
+        "posterior_kl": posterior.sum(-1).mean().item(),
+        "pixels_rms": pixels.item(),
+    }
+
+
+if __name__ == "__main__":
+    main()
