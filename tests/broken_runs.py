@@ -20,7 +20,7 @@ WARMUP, UPDATES = 256, 350
 
 def quick() -> AgentConfig:
     """A model that begins to learn Catch within some hundred updates of 50 ms."""
-    agent = agent_config(size="tiny")
+    agent = agent_config(size="toy")
     world_model, actor_critic = agent.world_model, agent.actor_critic
     head = HeadConfig(width=64)
     return replace(
@@ -82,7 +82,7 @@ def run_config(name: str) -> RunConfig:
         env="stormrl/Catch-v0",
         steps=WARMUP + UPDATES,
         seed=1,
-        size="tiny",
+        size="toy",
         agent=CONFIGS[name](),
         device="cpu",
         compile="off",

@@ -34,7 +34,7 @@ def shrunk(config: AgentConfig | None = None) -> AgentConfig:
             ),
             head=head,
             batch_size=2,
-            batch_length=6,
+            batch_length=8,
         ),
         imagination=replace(config.imagination, batch_size=4, context=3, horizon=4),
         actor_critic=replace(config.actor_critic, head=head),

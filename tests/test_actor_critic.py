@@ -44,6 +44,7 @@ def trajectory_of(reward_scale: float = 1.0) -> Trajectory:
         action=torch.randint(ACTIONS, (BATCH, HORIZON)),
         reward=torch.randn(BATCH, HORIZON) * reward_scale,
         continues=torch.rand(BATCH, HORIZON),
+        weight=torch.ones(BATCH),
     )
 
 

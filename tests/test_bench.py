@@ -28,8 +28,8 @@ from stormrl.config import AgentConfig, RunConfig
 from stormrl.errors import UserError
 from stormrl.presets import agent_config
 
-CATCH = RunConfig(env="stormrl/Catch-v0", size="tiny", device="cpu")
-TINY = agent_config("paper", "tiny")
+CATCH = RunConfig(env="stormrl/Catch-v0", size="toy", device="cpu")
+TOY = agent_config("paper", "toy")
 MIB = 2**20
 
 
@@ -45,7 +45,7 @@ def record(seconds: float, flops: int, **fields: Any) -> dict[str, Any]:
     names = ("world_model", "encode", "rollout", "actor_critic", "act", "iteration")
     nothing = {"flops": 0, "floor_fraction": None}
     return {
-        "size": "tiny",
+        "size": "toy",
         "env": "stormrl/Catch-v0",
         "device": "cpu",
         "device_name": "a processor",
@@ -83,7 +83,7 @@ def test_one_that_cannot_be_measured_costs_no_other_its_results(
     killed, raised, measured = records
     assert "killed" in killed["error"]
     assert raised["error"] == "UserError: env: is closed"
-    assert raised["size"] == "tiny"
+    assert raised["size"] == "toy"
     assert (measured["seed"], measured["repeats"], measured["threads"]) == (3, 5, 2)
     assert measured["process"] != os.getpid()
     assert announced == [0, 1, 2]
@@ -105,13 +105,13 @@ def test_the_spread_of_few_times_does_not_go_beyond_them() -> None:
 
 def test_combinations_are_every_size_on_every_device_in_every_mode() -> None:
     options = Options(
-        env=CATCH.env, size=("tiny", "base"), device=("cpu",), mode=("eager", "compile")
+        env=CATCH.env, size=("toy", "base"), device=("cpu",), mode=("eager", "compile")
     )
     found = [(c.size, c.device, c.compile, c.agent) for c in combinations(options)]
     base = agent_config("paper", "base")
     assert found == [
-        ("tiny", "cpu", "off", TINY),
-        ("tiny", "cpu", "on", TINY),
+        ("toy", "cpu", "off", TOY),
+        ("toy", "cpu", "on", TOY),
         ("base", "cpu", "off", base),
         ("base", "cpu", "on", base),
     ]
@@ -121,17 +121,17 @@ def test_combinations_are_every_size_on_every_device_in_every_mode() -> None:
 
 MISTAKES = (
     ("--size", "size", "has no value"),
-    ("--size tiny vast", "size", "'vast' is unknown"),
+    ("--size toy vast", "size", "'vast' is unknown"),
     ("--mode eager fast", "mode", "'fast' is unknown"),
     ("--mode eager --compile on", "compile", "--mode"),
     ("--threads 0", "threads", "is 0; give 1 or more"),
     ("--plot a.png", "plot", "--grow"),
     ("--grow width --plot a.gif", "plot", ".png"),
     ("--grow depth", "grow", "'depth' is unknown"),
-    ("--grow width --size tiny base", "grow", "one combination"),
+    ("--grow width --size toy base", "grow", "one combination"),
     ("--grow layers --factors 2", "factors", "two or more"),
     ("--grow layers --factors 0.3 1", "factors", "0.6"),
-    ("--grow width --size tiny --factors 0.015625 1", "factors", "0.125"),
+    ("--grow width --size toy --factors 0.015625 1", "factors", "0.125"),
 )
 
 
@@ -157,20 +157,20 @@ def flops_of(config: AgentConfig) -> hand_count.Count:
 
 def test_a_dimension_grows_and_all_else_stays() -> None:
     values = {
-        name: [d.of(d.scale(TINY, f)) for f in (0.5, 1, 2, 4)] for name, d in DIMENSIONS.items()
+        name: [d.of(d.scale(TOY, f)) for f in (0.5, 1, 2, 4)] for name, d in DIMENSIONS.items()
     }
     own = {
-        "width": TINY.world_model.sequence.width,
-        "batch": TINY.imagination.batch_size,
-        "horizon": TINY.imagination.horizon,
-        "layers": TINY.world_model.sequence.layers,
-        "context": TINY.imagination.context,
+        "width": TOY.world_model.sequence.width,
+        "batch": TOY.imagination.batch_size,
+        "horizon": TOY.imagination.horizon,
+        "layers": TOY.world_model.sequence.layers,
+        "context": TOY.imagination.context,
     }
     assert values == {name: [n / 2, n, 2 * n, 4 * n] for name, n in own.items()}
     for dimension in DIMENSIONS.values():
-        assert dimension.scale(TINY, 1.0) == TINY
-    before = flops_of(TINY)
-    doubled = {name: flops_of(d.scale(TINY, 2.0)) for name, d in DIMENSIONS.items()}
+        assert dimension.scale(TOY, 1.0) == TOY
+    before = flops_of(TOY)
+    doubled = {name: flops_of(d.scale(TOY, 2.0)) for name, d in DIMENSIONS.items()}
     assert doubled["batch"] == tuple(2 * part for part in before)
     assert doubled["horizon"][:2] == before[:2]
     assert doubled["context"].world_model == before.world_model
@@ -183,10 +183,10 @@ def test_a_dimension_grows_and_all_else_stays() -> None:
 
 def test_a_sweep_fits_time_and_arithmetic_over_what_could_be_measured() -> None:
     configs = [
-        replace(CATCH, agent=DIMENSIONS["layers"].scale(TINY, factor)) for factor in (1, 2, 4, 8)
+        replace(CATCH, agent=DIMENSIONS["layers"].scale(TOY, factor)) for factor in (1, 2, 4, 8)
     ]
     records = [record(0.1 * 2**i, 10**6 * 4**i) for i in range(3)]
-    failed = {"size": "tiny", "device": "cpu", "compile": "off", "error": "no memory"}
+    failed = {"size": "toy", "device": "cpu", "compile": "off", "error": "no memory"}
     found = growth("layers", configs, [*records, failed])
     assert found["values"] == [2, 4, 8]
     assert found["exponents"]["iteration"] == pytest.approx(1.0)
@@ -199,7 +199,7 @@ def test_a_sweep_fits_time_and_arithmetic_over_what_could_be_measured() -> None:
 
 def sweep() -> dict[str, Any]:
     scale = DIMENSIONS["horizon"].scale
-    configs = [replace(CATCH, agent=scale(TINY, factor)) for factor in (0.5, 1, 2)]
+    configs = [replace(CATCH, agent=scale(TOY, factor)) for factor in (0.5, 1, 2)]
     return growth("horizon", configs, [record(0.1 * 2**i, 10**6 * 4**i) for i in range(3)])
 
 
@@ -212,7 +212,7 @@ def test_the_figure_of_a_sweep_tells_every_stage_and_its_power(tmp_path: Path) -
         "iteration: exponent 1.00",
         "world model: exponent 1.00",
         "imagined steps",
-        "tiny, cpu",
+        "toy, cpu",
     ):
         assert text in drawn
     growth_figure(tmp_path / "growth.png", sweep())
@@ -276,20 +276,20 @@ def test_a_compiled_update_counts_as_the_eager_one(capsys: pytest.CaptureFixture
 
 
 def benched(flags: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    command = "bench --env stormrl/Catch-v0 --size tiny --device cpu --repeats 2 --threads 1 --json"
+    command = "bench --env stormrl/Catch-v0 --size toy --device cpu --repeats 2 --threads 1 --json"
     assert main([*command.split(), *flags.split()]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def check_record(bench: dict[str, Any]) -> None:
-    assert (bench["device"], bench["threads"], bench["size"]) == ("cpu", 1, "tiny")
+    assert (bench["device"], bench["threads"], bench["size"]) == ("cpu", 1, "toy")
     names = ["world_model", "encode", "rollout", "actor_critic", "act", "env", "iteration"]
     stages = bench["stages"]
     assert list(stages) == names
     for stage in stages.values():
         assert 0 < stage["p10_s"] <= stage["median_s"] <= stage["p90_s"]
     assert stages["env"]["floor_fraction"] is None
-    expected = flops_of(TINY)
+    expected = flops_of(TOY)
     for name in expected._fields:
         assert stages[name]["flops"] == 2 * getattr(expected, name)
     assert stages["iteration"]["flops"] == 2 * expected.update + stages["act"]["flops"]

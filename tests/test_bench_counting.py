@@ -33,7 +33,7 @@ def stages(model: Learner) -> dict[str, Work]:
 
     def roll_out() -> None:
         moved = cache._replace(position=cache.position.clone(), slot=cache.slot.clone())
-        imagination.roll_out(z, h, moved, dream_noise)
+        imagination.roll_out(z, h, moved, torch.ones_like(z[:, 0]), dream_noise)
 
     return {
         "world_model": lambda: model.learn_world(batch, noise),

@@ -31,8 +31,8 @@ def test_updates_that_are_undone_leave_no_trace() -> None:
     model, replay = learner(), filled_replay()
     before = state(model)
     with undone(model):
-        for update in updates(model, replay):
-            update()
+        for scheduled in updates(model, replay):
+            scheduled.update()
         assert not torch.equal(state(model)["torch"], before["torch"])
     assert_same(before, state(model))
 
@@ -43,10 +43,10 @@ def test_updates_that_are_undone_change_nothing_that_follows() -> None:
         seed_all(5)
         model, replay = learner(), filled_replay()
         with undone(model):
-            for update in updates(model, replay) * rehearsals:
-                update()
-        for update in updates(model, replay):
-            update()
+            for scheduled in updates(model, replay) * rehearsals:
+                scheduled.update()
+        for scheduled in updates(model, replay):
+            scheduled.update()
         results.append(state(model))
     assert_same(*results)
 
@@ -61,7 +61,7 @@ def test_a_failed_rehearsal_is_undone_too() -> None:
 
 def break_after_an_update(model: Learner) -> None:
     with undone(model):
-        updates(model, filled_replay()).world_model()
+        updates(model, filled_replay())[0].update()
         raise RuntimeError("it broke")
 
 
@@ -80,12 +80,12 @@ def test_three_captured_updates_equal_eager_ones(compiled: bool) -> None:
         backend = Backend(torch.device("cuda"), compiled=compiled, captured=captured)
         seed_all(5)
         model, replay = learner(backend=backend), filled_replay("cuda")
-        both = updates(model, replay)
+        world_model, agent = updates(model, replay)
         drawn = []
         for _ in range(3):
-            both.world_model()
+            world_model.update()
             drawn.append(replay.drawn.clone())
-            both.agent()
+            agent.update()
         results.append((state(model), torch.stack(drawn)))
     (eager, eager_drawn), (graph, graph_drawn) = results
     assert torch.equal(eager_drawn, graph_drawn)

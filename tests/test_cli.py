@@ -23,9 +23,9 @@ from stormrl.media import read_video
 Captured = pytest.CaptureFixture[str]
 
 SMALL = shlex.split(
-    "--env stormrl/Catch-v0 --size tiny --device cpu --precision fp32 --compile off"
+    "--env stormrl/Catch-v0 --size toy --device cpu --precision fp32 --compile off"
     " --replay.warmup 40 --imagination.batch-size 4 --imagination.horizon 4"
-    " --world-model.batch-size 2 --world-model.batch-length 12"
+    " --world-model.batch-size 2 --world-model.batch-length 13 --acting.context 8"
     " --evaluation-episodes 0 --dream-every 0"
 )
 STEPS = 44
@@ -98,13 +98,13 @@ def test_training_says_what_it_does_and_leaves_a_whole_run(
     scored = [*SMALL, "--steps", "46", "--seed", "5", "--evaluation-episodes", "2"]
     assert main(["train", *scored, "--dream-every", "45"]) == 0
     printed = capsys.readouterr()
-    run = Path("runs/catch-paper-tiny-seed5")
+    run = Path("runs/catch-paper-toy-seed5")
     assert printed.out == ""
     for words in (
         f"trains in {run}",
         "stormrl/Catch-v0, protocol atari100k",
         "46 environment steps, seed 5",
-        "preset paper, size tiny",
+        "preset paper, size toy",
         "cpu, fp32, eager",
         f"tensorboard --logdir {run}/tensorboard",
         "mean ± standard error of 2 episodes under protocol atari100k",
@@ -127,19 +127,19 @@ def test_a_run_without_a_name_gets_a_fresh_one(
     monkeypatch.chdir(tmp_path)
     args = [*SMALL, "--preset", "official", "--steps", "3"]
     named = [json_of(capsys, "train", *args)["run_dir"] for _ in range(3)]
-    first = "runs/catch-official-tiny-seed0"
+    first = "runs/catch-official-toy-seed0"
     assert named == [first, f"{first}-2", f"{first}-3"]
 
 
 def test_emulator_frames_are_told_beside_steps(tmp_path: Path, capsys: Captured) -> None:
-    args = shlex.split("--env ALE/Pong-v5 --size tiny --steps 3 --evaluation-episodes 0")
+    args = shlex.split("--env ALE/Pong-v5 --size toy --steps 3 --evaluation-episodes 0")
     assert main(["train", *args, "--compile", "off", "--run-dir", str(tmp_path / "a")]) == 0
     assert "3 environment steps = 12 emulator frames" in capsys.readouterr().err
 
 
 def test_flags_change_single_fields_of_what_preset_and_size_give(run: Path) -> None:
     agent = config_of(run)["agent"]
-    expected = presets.agent_config("paper", "tiny")
+    expected = presets.agent_config("paper", "toy")
     assert agent["replay"]["warmup"] == 40
     assert agent["world_model"]["batch_size"] == 2
     assert agent["world_model"]["latent"]["classes"] == expected.world_model.latent.classes
@@ -291,7 +291,7 @@ def test_presets_shows_each_flag_in_the_row_of_its_name(capsys: Captured) -> Non
 
 def test_presets_tells_sizes_in_parameters(capsys: Captured) -> None:
     record = json_of(capsys, "presets")
-    assert list(record["presets"]) == ["paper", "official"]
+    assert list(record["presets"]) == ["paper", "official", "lean"]
     base = record["sizes"]["base"]["parameters"]["world_model"]
     assert base["encoder"] == 690_624
     assert base["decoder"] == 4_884_931

@@ -42,7 +42,7 @@ MISTAKES = [
     (f"{GAME} --actor-critic.gamma nan", "actor_critic.gamma", "is nan; give a number from 0"),
     (f"{GAME} --precision bf17", "precision", "'bf17' is unknown; give one of auto, bf16"),
     (f"{GAME} --preset papre", "preset", "'papre' is unknown; give one of paper, official"),
-    (f"{GAME} --size huge", "size", "'huge' is unknown; give one of tiny, small, base"),
+    (f"{GAME} --size huge", "size", "'huge' is unknown; give one of toy, tiny, small, base"),
     (f"{GAME} --protocol atari", "protocol", "'atari' is unknown; give one of official"),
     (
         f"{GAME} --world-model.sequence.width 130",
@@ -178,7 +178,7 @@ def test_no_command_takes_an_unknown_flag(name: str, capsys: Captured) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("runs") / "catch"
-    args = f"{GAME} --size tiny --steps 4 --evaluation-episodes 0 --compile off --run-dir"
+    args = f"{GAME} --size toy --steps 4 --evaluation-episodes 0 --compile off --run-dir"
     assert main([*shlex.split(args), str(path)]) == 0
     return str(path)
 

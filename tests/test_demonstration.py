@@ -219,7 +219,7 @@ def test_a_config_without_the_checksum_is_refused(catch: Recording, tmp_path: Pa
     [
         ({"env": "ALE/Freeway-v5"}, "is of ALE/Freeway-v5, not of stormrl/Catch-v0"),
         ({"actions": ("A", "B", "C")}, "its actions are A, B, C, the game's LEFT, STAY, RIGHT"),
-        ({"episodes": ()}, "holds 3 steps, fewer than a window of 6"),
+        ({"episodes": ()}, "holds 3 steps, fewer than a window of 8"),
     ],
 )
 def test_a_demonstration_of_no_use_is_refused_before_anything_is_written(
@@ -242,7 +242,7 @@ def test_the_command_trains_with_what_the_command_recorded(
 ) -> None:
     demo, run = tmp_path / "demo.safetensors", tmp_path / "run"
     assert main(["record", CATCH, "--policy", "constant:STAY", "--out", str(demo)]) == 0
-    sized = ["--size", "tiny", "--device", "cpu", "--compile", "off", "--replay.warmup", "40"]
+    sized = ["--size", "toy", "--device", "cpu", "--compile", "off", "--replay.warmup", "40"]
     quiet = ["--evaluation-episodes", "0", "--dream-every", "0", "--steps", "43"]
     args = ["train", "--env", CATCH, *sized, *quiet, "--run-dir", str(run)]
     assert main([*args, "--demonstration.path", str(demo)]) == 0

@@ -44,7 +44,7 @@ def history(name: str) -> History:
 
 
 def healthy(lines: list[dict] | None = None, returns: tuple[float, ...] = (1.0, 2.0)) -> History:
-    config = RunConfig(env="stormrl/Catch-v0", agent=agent_config(size="tiny"))
+    config = RunConfig(env="stormrl/Catch-v0", agent=agent_config(size="toy"))
     return History(config, lines or line(updates=76) + line(updates=1000), returns)
 
 
@@ -84,7 +84,7 @@ def test_recorded_healthy_runs() -> None:
 def test_a_run_that_learned_is_healthy_also_as_one_recorded_before_there_was_a_doctor(
     lacking: tuple[str, ...],
 ) -> None:
-    config = RunConfig(env="stormrl/HiddenCatch-v0", agent=agent_config(size="tiny"))
+    config = RunConfig(env="stormrl/HiddenCatch-v0", agent=agent_config(size="toy"))
     returns = [line["return"] for line in read_jsonlines(TOY / "episodes.jsonl")]
     metrics = [
         {name: value for name, value in line.items() if name.rpartition("/")[2] not in lacking}
@@ -139,7 +139,7 @@ def test_healthy_lines_are_healthy() -> None:
 
 
 def test_every_setting_exists() -> None:
-    config = RunConfig(env="stormrl/Catch-v0", agent=agent_config(size="tiny"))
+    config = RunConfig(env="stormrl/Catch-v0", agent=agent_config(size="toy"))
     found = [
         finding
         for check in CHECKS

@@ -12,7 +12,7 @@ from stormrl.functional import symexp
 from stormrl.unbounded import UnboundedSequence
 from stormrl.world_model import WorldModel
 
-WINDOW = 6
+WINDOW = 7
 """Steps of the miniature's training windows; its sequence model has twelve positions."""
 
 
@@ -150,7 +150,7 @@ def test_a_stream_without_end_stays_within_the_windows_of_training(model: WorldM
     steps = 5 * WINDOW
     z, action = latents(steps), torch.randint(ACTIONS, (1, steps))
     sequence, begin = UnboundedSequence(model), 0
-    assert sequence.limit == WINDOW == model.config.batch_length
+    assert sequence.limit == WINDOW == model.config.batch_length - 1
     for t in range(steps):
         h = sequence.push(z[:, t], action[:, t])
         if t - begin == WINDOW:

@@ -94,7 +94,7 @@ def test_the_suffix_chooses_the_format(agent: Agent, tmp_path: Path) -> None:
 
 
 def test_a_dream_may_be_longer_than_the_windows_of_training(agent: Agent) -> None:
-    assert agent.config.agent.world_model.batch_length == 6
+    assert agent.config.agent.world_model.batch_length == 8
     assert len(dream_film(agent, 1, 4, 30, seed=0)) == 34
 
 

@@ -84,6 +84,30 @@ def test_two_hot_mean(seed: int) -> None:
     close(fn.two_hot_mean(torch.from_numpy(logits), LOW, HIGH), expected, 1e-4)
 
 
+@given(seeds)
+def test_two_hot_natural_mean(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=3, size=(4, BINS))
+    values = np.sign(EDGES) * np.expm1(np.abs(EDGES))
+    probs = np.exp(log_softmax_of(logits))
+    # In pairs, as large numbers that cancel must not leave their rounding behind.
+    expected = ((probs[:, :127:-1] - probs[:, :127]) * values[:127:-1]).sum(-1)
+    close(fn.two_hot_natural_mean(torch.from_numpy(logits), HIGH), expected, 1e-3)
+
+
+@pytest.mark.parametrize("bins", [255, 8])
+def test_a_uniform_prediction_is_zero_in_natural_units(bins: int) -> None:
+    assert float(fn.two_hot_natural_mean(torch.full((bins,), 0.3), HIGH)) == 0.0
+
+
+def test_an_unsure_prediction_is_not_crushed_in_natural_units() -> None:
+    """100 with a probability of 5 %, else 0."""
+    centre = fn.symlog(torch.tensor(100.0))
+    logits = torch.tensor([1e-30, 1e-30, 0.95, 1e-30, 0.05]).log()
+    close(fn.two_hot_natural_mean(logits, float(centre)), 5.0, 1e-4)
+    close(fn.two_hot_mean(logits, -float(centre), float(centre)), 101**0.05 - 1, 1e-4)
+
+
 @given(st.floats(-1e4, 1e4, width=32))
 def test_two_hot_round_trip(x: float) -> None:
     lower, weight = fn.two_hot_position(fn.symlog(torch.tensor(x)), BINS, LOW, HIGH)

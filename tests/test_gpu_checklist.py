@@ -26,7 +26,7 @@ for name in gpu_checklist.STEPS:
 
 def checklist(out: Path, *flags: str) -> tuple[int, dict]:
     script = str(BENCHMARKS / "gpu_checklist.py")
-    common = ["--device", "cpu", "--size", "tiny", "--updates", "2", "--commit", "abc"]
+    common = ["--device", "cpu", "--size", "toy", "--updates", "2", "--commit", "abc"]
     command = [sys.executable, script, *common, "--out", str(out), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     steps = json.loads((out / "checklist.json").read_text())["steps"]
@@ -45,7 +45,7 @@ def test_a_step_that_runs_out_of_time_costs_the_others_nothing(tmp_path: Path) -
     assert capture["results"]["eager_twice"]["bit_equal"] is True
     assert capture["results"]["by_hand"] == "skipped: needs CUDA"
     about = capture["circumstances"]
-    assert (about["commit"], about["device"], about["size"]) == ("abc", "cpu", "tiny")
+    assert (about["commit"], about["device"], about["size"]) == ("abc", "cpu", "toy")
     assert {"torch", "cuda", "python"} <= set(about["versions"])
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature import ACTIONS, C, K, array, learner, random_batch, shrunk
+from miniature import ACTIONS, CPU, C, K, array, learner, posterior_noise, random_batch, shrunk
 from stormrl.imagination import Imagination, Noise
 from stormrl.learner import Learner
 from stormrl.types import Batch, Trajectory
@@ -27,7 +27,7 @@ def imagine(boundaries="respect", **fields) -> tuple[Learner, Batch, Noise, Traj
         )
     )
     context = random_batch(BATCH, CONTEXT, RESETS)
-    noise = Noise.draw(BATCH, model.config.imagination, K, torch.device("cpu"))
+    noise = model.imagination_noise(context)
     center_continuation(model, model.imagination(context, noise))
     return model, context, noise, model.imagination(context, noise)
 
@@ -99,7 +99,7 @@ def test_predictor_at_front_judges_by_the_latent_of_the_step() -> None:
         replace(config, world_model=replace(config.world_model, predictor_input="latent"))
     )
     context = random_batch(BATCH, CONTEXT)
-    noise = Noise.draw(BATCH, model.config.imagination, K, torch.device("cpu"))
+    noise = model.imagination_noise(context)
     trajectory = model.imagination(context, noise)
     other = torch.zeros_like(trajectory.h[:, 1:])
     prediction = model.world_model.predict(trajectory.z[:, :-1], other)
@@ -139,5 +139,56 @@ def test_parts_can_be_replaced_by_compiled_ones() -> None:
 
     parts = Imagination(model.world_model, model.actor_critic, model.config.imagination, compile)
     again = parts(context, noise)
-    assert compiled == ["_start", "_advance", "_judge"]
+    assert compiled == ["_start", "_branch", "_advance", "_judge"]
     assert torch.equal(again.z, trajectory.z)
+
+
+WINDOW_RESETS = ((0, 3), (1, 1), (1, 4))
+
+
+def branching() -> tuple[Learner, Batch, Tensor, Noise, Trajectory]:
+    """Dreams of two steps from windows of six: they start at steps 1, 2 and 3."""
+    config = shrunk()
+    dreams = replace(config.imagination, dreams_from="posteriors", horizon=2)
+    model = Learner(replace(config, imagination=dreams), ACTIONS, CPU)
+    batch = random_batch(2, 6, WINDOW_RESETS)
+    world = model.world_model
+    z = world.latent.sample(world.encode(batch.obs), posterior_noise(batch)).detach()
+    noise = model.branching_noise(batch)
+    return model, batch, z, noise, model.imagination.from_posteriors(batch, z, noise)
+
+
+def test_dreams_start_in_every_posterior_state_that_leaves_room() -> None:
+    model, batch, z, noise, trajectory = branching()
+    assert model.imagination.starts(6) == 3
+    assert len(trajectory.z) == len(noise.action) == 2 * 3
+    assert torch.equal(trajectory.z[:, 0], z[:, 1:4].flatten(0, 1))
+    h = model.world_model.observe(z, batch.action, batch.is_first)
+    torch.testing.assert_close(trajectory.h[:, 0], h[:, :3].flatten(0, 1), rtol=0, atol=1e-5)
+    assert trajectory.weight.tolist() == [1, 1, 0, 0, 1, 1]
+
+
+def test_a_dream_from_a_posterior_goes_on_as_a_window_with_the_dreamt_steps_would() -> None:
+    model, batch, z, _, trajectory = branching()
+    for row, (window, t) in enumerate((w, t) for w in range(2) for t in (1, 2, 3)):
+        dreamt_z = torch.cat([z[window, :t], trajectory.z[row, :2]])[None]
+        dreamt_action = torch.cat([batch.action[window, :t], trajectory.action[row]])[None]
+        is_first = torch.cat([batch.is_first[window, :t], torch.zeros(2, dtype=torch.bool)])[None]
+        h = model.world_model.observe(dreamt_z, dreamt_action, is_first)
+        torch.testing.assert_close(trajectory.h[row, 1:], h[0, t:], rtol=0, atol=1e-5)
+
+
+def test_a_trajectory_without_weight_moves_nothing() -> None:
+    model, _, _, _, trajectory = branching()
+    spoilt = trajectory._replace(reward=trajectory.reward.clone())
+    spoilt.reward[trajectory.weight == 0] += 7.0
+    # The range of returns, by which advantages are divided, is of all of them: it is kept apart.
+    taken, losses = torch.zeros(()), []
+    for each in (trajectory, spoilt):
+        model.actor_critic.scale_low.zero_()
+        model.actor_critic.scale_high.zero_()
+        losses.append(model.actor_critic.loss(each, taken)[1])
+    assert losses[0]["return_scale"] < 1
+    assert losses[1]["return_scale"] < 1
+    for name in ("policy", "value", "slow_value", "entropy"):
+        torch.testing.assert_close(losses[0][name], losses[1][name])

@@ -180,7 +180,7 @@ def optimized(**fields) -> AgentConfig:
 def gradients(model: Learner, batch: Batch, noise: Tensor) -> dict[str, np.ndarray]:
     world = model.world_model.train()
     buffers = {name: b.clone() for name, b in world.named_buffers()}
-    loss, _ = world.loss(batch, noise)
+    loss, _, _ = world.loss(batch, noise)
     names, parameters = zip(*world.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters)
     for name, buffer in world.named_buffers():

@@ -222,7 +222,8 @@ def test_the_agent_sees_reality_as_it_does_when_it_plays(agent: Agent, table: Ta
     uniform = torch.from_numpy(np.random.default_rng(3).random(shape, np.float32))
     image = torch.from_numpy(real.obs).permute(2, 0, 1)[None]
     with torch.no_grad():
-        expected = actor.policy(image, real.memory, uniform).exp()[0]
+        anew = real.memory._replace(posterior=agent.world_model.encode(real.memory.obs))
+        expected = actor.policy(agent.world_model.encode(image), anew, uniform).exp()[0]
     np.testing.assert_allclose(real.info["policy"], expected.numpy(), atol=1e-5)
 
 

@@ -68,6 +68,40 @@ def test_every_start_is_reached_equally_often(steps: int) -> None:
     assert chi_squared < possible + 5 * (2 * possible) ** 0.5
 
 
+@pytest.mark.parametrize("steps", [8, 25])
+def test_windows_around_rewards_hold_one_of_them_anywhere(steps: int) -> None:
+    """Rewards at the second and the last but one step that are held; the ring wraps around."""
+    replay, length, draws = replay_of(10, steps), 4, 20_000
+    held = min(steps, 10)
+    rewarded = [steps - held + 1, steps - 2]
+    replay.reward.zero_()
+    replay.obs.zero_()
+    for number in range(steps - held, steps):
+        replay.obs[number % 10] = number  # Which step it is; rewards do not say it any more.
+    for number in rewarded:
+        replay.reward[number % 10] = 1.0
+    windows = replay.sample(draws, length, rewarded=draws // 2)
+    around, uniform = windows.reward.split(draws // 2)
+    assert int(around.sum(1).min()) >= 1
+    starts = torch.bincount(windows.obs[: draws // 2, 0, 0, 0, 0] - (steps - held))
+    possible = held - length + 1
+    # Around the first: 0 or 1, as it is the second step; around the last but one: the last three.
+    expected = torch.zeros(possible)
+    for age in (1, held - 2):
+        for offset in range(length):
+            expected[min(max(age - offset, 0), possible - 1)] += draws / 2 / 2 / length
+    assert torch.equal(starts > 0, expected > 0)
+    assert float(((starts - expected) ** 2 / expected.clamp(min=1)).sum()) < 30
+    assert int(uniform.sum(1).min()) == 0
+
+
+def test_without_rewards_windows_around_them_are_uniform() -> None:
+    replay = replay_of(10, 8)
+    replay.reward.zero_()
+    starts = replay.sample(4000, 4, rewarded=4000).obs[:, 0, 0, 0, 0]
+    assert torch.bincount(starts).min() > 700
+
+
 def test_one_window_may_hold_all_there_is() -> None:
     replay = replay_of(5, 12)
     assert replay.sample(1, 5).reward.tolist() == [[7, 8, 9, 10, 11]]

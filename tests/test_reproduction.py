@@ -283,10 +283,10 @@ def test_runs_that_are_no_samples_of_the_game_are_refused(boxing, tmp_path, caps
 
 
 def test_a_game_is_trained_evaluated_and_compared_once(tmp_path, capsys):
-    args = ["RoadRunner", "--size", "tiny", "--steps", "1027", "--episodes", "1"]
+    args = ["RoadRunner", "--size", "toy", "--steps", "1027", "--episodes", "1"]
     args += ["--device", "cpu", "--compile", "off", "--folder", str(tmp_path)]
     code, record = reproduce(capsys, *args)
-    run = tmp_path / "roadrunner-official-tiny-seed1"
+    run = tmp_path / "roadrunner-official-toy-seed1"
     lines = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
     assert [(line["protocol"], line["checkpoint_step"]) for line in lines] == [("official", 1027)]
     (game,) = record["games"]
@@ -300,7 +300,7 @@ def test_a_game_is_trained_evaluated_and_compared_once(tmp_path, capsys):
 
 
 def test_a_stopped_training_goes_on(tmp_path, monkeypatch, capsys):
-    args = ["RoadRunner", "--size", "tiny", "--steps", str(STEPS), "--episodes", "1"]
+    args = ["RoadRunner", "--size", "toy", "--steps", str(STEPS), "--episodes", "1"]
     args += ["--device", "cpu", "--compile", "off", "--folder", str(tmp_path)]
     step = Collector.step
 
@@ -312,7 +312,7 @@ def test_a_stopped_training_goes_on(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(Collector, "step", stopped_step)
         assert reproduce(capsys, *args) == (3, {"finished": False})
-    run = tmp_path / "roadrunner-official-tiny-seed1"
+    run = tmp_path / "roadrunner-official-toy-seed1"
     assert steps_done(run) == 10
     code, record = reproduce(capsys, *args)
     assert (code, record["finished"]) == (1, True)

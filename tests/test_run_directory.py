@@ -18,7 +18,7 @@ from stormrl.errors import UserError
 from stormrl.presets import agent_config
 from stormrl.run_directory import RunDirectory
 
-CONFIG = RunConfig(env="stormrl/Catch-v0", seed=3, agent=agent_config("official", "tiny"))
+CONFIG = RunConfig(env="stormrl/Catch-v0", seed=3, agent=agent_config("official", "toy"))
 
 
 def rewrite(path: Path, **fields: Any) -> None:

@@ -163,6 +163,27 @@ def test_a_prefilled_cache_continues_positions_of_the_last_episode(model: Transf
     ]
 
 
+def test_every_step_of_a_window_branches_off_as_its_beginning_would(model: Transformer) -> None:
+    """Three steps read at once, then two of its own for each of the nine branches."""
+    z, action = inputs()
+    steps, length = 3, 6
+    h, cache = model.branch(z[:, :steps], action[:, :steps], RESETS[:, :steps], length)
+    branches = [model(z[:, : s + 1], action[:, : s + 1], RESETS[:, : s + 1]) for s in range(steps)]
+    together = torch.stack([whole[:, -1] for whole in branches], dim=1).flatten(0, 1)
+    torch.testing.assert_close(h, together, rtol=0, atol=1e-5)
+    own_z, own_action = z.repeat(3, 1, 1)[:, :2], action.repeat(3, 1)[:, :2]
+    with torch.no_grad():
+        for t in range(2):
+            h = model.step(own_z[:, t], own_action[:, t], cache)
+    for row in range(9):
+        window, s = divmod(row, steps)
+        window_z = torch.cat([z[window, : s + 1], own_z[row]])[None]
+        window_action = torch.cat([action[window, : s + 1], own_action[row]])[None]
+        is_first = torch.cat([RESETS[window, : s + 1], torch.zeros(2, dtype=torch.bool)])[None]
+        expected = model(window_z, window_action, is_first)[0, -1]
+        torch.testing.assert_close(h[row], expected, rtol=0, atol=1e-5)
+
+
 NO_DROPOUT = TransformerConfig(
     width=WIDTH, layers=1, heads=2, feedforward=24, dropout=0.0, attention_dropout=0.0
 )

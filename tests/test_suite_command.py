@@ -95,12 +95,12 @@ def test_the_plan_knows_what_is_done(tmp_path, capsys, monkeypatch):
 def test_presets_keep_what_they_are_beside_other_flags(tmp_path, capsys):
     """Each preset's own fields, and the flag that holds for both."""
     out = ["--out", str(tmp_path), "--dry-run", "--json"]
-    args = ["--games", GAME, "--seeds", "1", "--presets", "paper", "official", "--size", "tiny"]
+    args = ["--games", GAME, "--seeds", "1", "--presets", "paper", "official", "--size", "toy"]
     assert main(["suite", *args, "--imagination.horizon", "5", *out]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [run["name"] for run in plan["runs"]] == [
-        "catch-paper-tiny-seed1",
-        "catch-official-tiny-seed1",
+        "catch-paper-toy-seed1",
+        "catch-official-toy-seed1",
     ]
     from stormrl.commands.suite import Choice, Options, _defaults
     from stormrl.flags import parse, parse_some

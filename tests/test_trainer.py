@@ -100,11 +100,12 @@ def test_deterministic_run_uses_no_other_algorithms_and_resumes(tmp_path):
 
 
 def test_ratio_below_one_updates_every_few_steps(tmp_path):
-    agent = replace(shrunk(), world_model_ratio=0.25, agent_ratio=0.5)
-    new_run(tmp_path / "run", agent=agent)
+    unlike = replace(shrunk(), world_model_ratio=0.25, agent_ratio=0.5)
+    new_run(tmp_path / "run", agent=unlike)
     trainer = go_on(tmp_path / "run")
-    assert trainer.world_ratio.updates == (STEPS - WARMUP) // 4
-    assert trainer.agent_ratio.updates == (STEPS - WARMUP) // 2
+    world, agent = trainer.ratios
+    assert world.updates == (STEPS - WARMUP) // 4
+    assert agent.updates == (STEPS - WARMUP) // 2
 
 
 def test_run_killed_before_its_first_checkpoint_starts_over(whole, tmp_path):

@@ -219,7 +219,7 @@ def test_losses(seed: int, over, boundaries, free_nats: float) -> None:
     model = world_model(free_nats=free_nats, free_nats_over=over, episode_boundaries=boundaries)
     batch = random_batch(resets=RESETS)
     noise = posterior_noise(batch)
-    total, metrics = model.loss(batch, noise)
+    total, metrics, _ = model.loss(batch, noise)
     out = outputs(model, batch, noise)
     seen = batch.is_first if boundaries == "respect" else torch.zeros_like(batch.is_first)
     kls = np.array(kl_of_pairs(out["posterior"], out["prior"], seen))
@@ -250,7 +250,7 @@ def test_losses(seed: int, over, boundaries, free_nats: float) -> None:
 
 def test_weights_of_the_losses() -> None:
     model, batch = world_model(dynamics_weight=3.0, representation_weight=0.25), random_batch()
-    _, parts = model.loss(batch, posterior_noise(batch))
+    _, parts, _ = model.loss(batch, posterior_noise(batch))
     expected = parts["reconstruction"] + parts["reward"] + parts["continuation"]
     expected = expected + 3 * parts["dynamics"] + 0.25 * parts["representation"]
     torch.testing.assert_close(parts["total"], expected)
@@ -259,7 +259,7 @@ def test_weights_of_the_losses() -> None:
 def test_decoder_at_rear_reconstructs_the_next_frame_of_the_episode() -> None:
     model, batch = world_model(decoder_input="prior"), random_batch(resets=RESETS)
     noise = posterior_noise(batch)
-    _, metrics = model.loss(batch, noise)
+    _, metrics, _ = model.loss(batch, noise)
     prior = torch.from_numpy(outputs(model, batch, noise)["prior"]).float()
     images = array(model.decode(model.latent.sample(prior[:, :-1], noise[:, 1:])))
     errors = reconstruction_of(images, batch.obs[:, 1:])
@@ -271,7 +271,7 @@ def test_decoder_at_rear_reconstructs_the_next_frame_of_the_episode() -> None:
 def test_predictor_at_front_reads_the_latent_alone() -> None:
     model, batch = world_model(predictor_input="latent"), random_batch()
     noise = posterior_noise(batch)
-    _, metrics = model.loss(batch, noise)
+    _, metrics, _ = model.loss(batch, noise)
     z = outputs(model, batch, noise)["z"]
     expected = reward_loss_of(two_hidden_layers(model.reward_head, z), batch.reward)
     assert float(metrics["reward"]) == pytest.approx(expected, rel=1e-5)
@@ -302,11 +302,8 @@ def gradients_of(term: str, **fields) -> dict[str, float]:
     noise = posterior_noise(batch)
     others = model.loss(batch, noise)[0]
     dynamics, representation = ONLY[term]
-    model.config = replace(
-        model.config,
-        dynamics_weight=model.config.dynamics_weight + dynamics,
-        representation_weight=model.config.representation_weight + representation,
-    )
+    model.balance.dynamics += dynamics
+    model.balance.representation += representation
     (model.loss(batch, noise)[0] - others).backward()
     return {
         name: max(
@@ -351,19 +348,27 @@ def posterior_gradients(
     """Gradient of the weighted KL terms with respect to the posterior of each frame."""
     probs = model.encode(batch.obs).detach().requires_grad_()
     model.encode = lambda obs: probs
-    weights = {"dynamics_weight": 0.0, "representation_weight": 0.0}
-    model.config = replace(model.config, **weights)
+    model.balance.dynamics = model.balance.representation = 0.0
     noise = posterior_noise(batch)
     (without,) = torch.autograd.grad(model.loss(batch, noise)[0], probs)
-    weights = {"dynamics_weight": dynamics, "representation_weight": representation}
-    model.config = replace(model.config, **weights)
+    model.balance.dynamics, model.balance.representation = dynamics, representation
     (with_kl,) = torch.autograd.grad(model.loss(batch, noise)[0], probs)
     return (with_kl - without).abs().amax((0, 2, 3)).tolist()
 
 
+def test_without_free_nats_of_its_own_the_prior_is_pulled_below_the_clamp() -> None:
+    fields = {"free_nats": 100.0, "free_nats_for": "representation"}
+    model, batch = world_model(**fields), random_batch(resets=((0, 2),))
+    total, metrics, _ = model.loss(batch, posterior_noise(batch))
+    assert float(metrics["representation"]) == pytest.approx(100.0)
+    assert float(metrics["dynamics"]) == pytest.approx(float(metrics["kl"])) != 100.0
+    total.backward()
+    assert float(model.latent.prior_head.weight.grad.abs().max()) > 1e-5  # type: ignore[union-attr]
+
+
 def test_below_the_clamp_the_kl_pulls_at_nothing() -> None:
     model, batch = world_model(free_nats=100.0), random_batch()
-    model.config = replace(model.config, dynamics_weight=1e6, representation_weight=1e6)
+    model.balance.dynamics = model.balance.representation = 1e6
     model.loss(batch, posterior_noise(batch))[0].backward()
     assert model.latent.prior_head.weight.grad is not None
     assert model.latent.prior_head.weight.grad.abs().max() == 0
@@ -424,7 +429,7 @@ def test_encoding_any_leading_shape() -> None:
 def test_a_window_of_resets_alone_has_no_pairs() -> None:
     model = world_model(free_nats=0.0)
     batch = random_batch(1, 2, resets=((0, 0), (0, 1)))
-    _, metrics = model.loss(batch, posterior_noise(batch))
+    _, metrics, _ = model.loss(batch, posterior_noise(batch))
     assert metrics["kl"] == metrics["dynamics"] == 0
     assert metrics["total"].isfinite()
 
@@ -434,7 +439,7 @@ def test_latent_without_uniform_share_stays_finite_when_certain() -> None:
     with torch.no_grad():
         model.latent.posterior_head.weight.mul_(1e4)
     batch = random_batch()
-    total, _ = model.loss(batch, posterior_noise(batch))
+    total, _, _ = model.loss(batch, posterior_noise(batch))
     total.backward()
     assert total.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -15,14 +15,13 @@ from stormrl.functional import (
     categorical_entropy,
     lambda_return,
     log_probability,
+    masked_mean,
     mix_uniform,
     percentiles,
     sample_index,
     straight_line,
-    two_hot_cross_entropies,
-    two_hot_mean,
 )
-from stormrl.nn.heads import MLP
+from stormrl.nn.heads import MLP, TwoHotHead
 from stormrl.types import Trajectory
 
 
@@ -44,7 +43,7 @@ class ActorCritic(nn.Module):
         self.state = state
         head = config.head
         self.actor = MLP(self.state.size, head.width, head.layers, actions)
-        self.critic = MLP(self.state.size, head.width, head.layers, config.two_hot.bins)
+        self.critic = TwoHotHead(self.state.size, head, config.two_hot)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.register_buffer("scale_low", torch.zeros(()))
         self.register_buffer("scale_high", torch.zeros(()))
@@ -63,7 +62,7 @@ class ActorCritic(nn.Module):
 
     def value(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n"]:
         """Expected return from each state, in the reward's units."""
-        return self._decode(self.critic(state))
+        return self.critic.mean(self.critic(state))
 
     def loss(
         self, trajectory: Trajectory, taken: Float[Tensor, ""]
@@ -76,17 +75,19 @@ class ActorCritic(nn.Module):
         states = self.state(trajectory.z, trajectory.h)
         acted_on = states[:, :-1].contiguous()
         logits = self.critic(states).float()
-        value = self._decode(logits.detach())
+        value = self.critic.mean(logits.detach())
         returns = self._returns(trajectory, value)
         scale = self._update_scale(returns)
 
         log_probs = self.policy(acted_on)
         chosen = log_probs.gather(-1, trajectory.action.unsqueeze(-1)).squeeze(-1)
-        advantage = (returns - value[:, :-1]) / scale.clamp(min=1.0)
-        policy_loss = -(chosen * advantage).mean()
-        entropy = categorical_entropy(log_probs).mean()
+        advantage = (returns - value[:, :-1]) / scale.clamp(min=self.config.scale_floor)
+        counted = trajectory.weight[:, None].expand_as(returns)
+        policy_loss = -masked_mean(chosen * advantage, counted)
+        entropy = masked_mean(categorical_entropy(log_probs), counted)
         targets = torch.stack([returns, self._slow_target(trajectory, states, acted_on)], dim=-1)
-        value_loss, slow_loss = self._critic_losses(logits[:, :-1], targets)
+        critic_losses = self.critic.cross_entropies(logits[:, :-1], targets)
+        value_loss, slow_loss = (masked_mean(loss, counted) for loss in critic_losses.unbind(-1))
         entropy_weight = self._entropy_weight(taken)
         total = policy_loss + value_loss + slow_loss - entropy_weight * entropy
         metrics = {
@@ -129,17 +130,8 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def _slow_target(self, trajectory: Trajectory, states: Tensor, acted_on: Tensor) -> Tensor:
         if self.config.slow_target == "lambda_return":
-            return self._returns(trajectory, self._decode(self.slow_critic(states)))
-        return self._decode(self.slow_critic(acted_on))
-
-    def _critic_losses(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        """Mean cross-entropy of the critic to each kind of target, the last axis of `targets`."""
-        bins = self.config.two_hot
-        losses = two_hot_cross_entropies(logits, targets, bins.low, bins.high)
-        return losses.flatten(0, -2).mean(0).unbind()
-
-    def _decode(self, logits: Tensor) -> Tensor:
-        return two_hot_mean(logits, self.config.two_hot.low, self.config.two_hot.high)
+            return self._returns(trajectory, self.critic.mean(self.slow_critic(states)))
+        return self.critic.mean(self.slow_critic(acted_on))
 
     def _update_scale(self, returns: Tensor) -> Float[Tensor, ""]:
         """Range between two percentiles of the returns, as an exponential average from zero."""

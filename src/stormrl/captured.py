@@ -19,26 +19,30 @@ from stormrl.learner_state import learner_tensors
 from stormrl.random_state import random_state, restore_random_state
 from stormrl.replay import Replay
 
-Update = Callable[[], Metrics]
+Update = Callable[[], dict[str, Metrics]]
 
 WARM_UPS = 3
 """Runs before a capture, in which libraries choose and load their kernels."""
 
 
-class Updates(NamedTuple):
-    """What a training step calls: each samples, computes and applies one update."""
+class Scheduled(NamedTuple):
+    """An update, which samples, computes and applies, and how often it is due."""
 
-    world_model: Update
-    agent: Update
+    ratio: float
+    """Updates for each environment step."""
+    update: Update
 
 
-def updates(learner: Learner, replay: Replay, demonstration: Replay | None = None) -> Updates:
+def updates(
+    learner: Learner, replay: Replay, demonstration: Replay | None = None
+) -> list[Scheduled]:
     """The updates of a learner on these experiences, as its backend wants them run."""
-    functions = learner.update_world_model, learner.update_agent
-    eager = [partial(update, replay, demonstration) for update in functions]
-    if not learner.backend.captured:
-        return Updates(*eager)
-    return Updates(*(CapturedUpdate(update, learner, replay) for update in eager))
+    scheduled = []
+    for unit in learner.units():
+        update = partial(unit.update, replay, demonstration)
+        captured = CapturedUpdate(update, learner, replay) if learner.backend.captured else update
+        scheduled.append(Scheduled(unit.ratio, captured))
+    return scheduled
 
 
 class CapturedUpdate:
@@ -52,7 +56,7 @@ class CapturedUpdate:
         self.update, self.learner, self.replay = update, learner, replay
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> Metrics:
+    def __call__(self) -> dict[str, Metrics]:
         """Launch the graph. Raises `RuntimeError` if the update cannot be captured."""
         if self.graph is None:
             self._capture()

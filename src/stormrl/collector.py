@@ -97,6 +97,7 @@ class Collector:
         in flight is returned as it stood. Raises `UserError` if the tensors are not of this kind.
         """
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(ENV)}
+        own = self._unencoded() | own
         check_tensors(self._own_tensors(), own, "collector")
         device = self.replay.device
         self.memory = Memory(*(own[f"memory.{name}"].to(device) for name in Memory._fields))
@@ -119,6 +120,13 @@ class Collector:
         self.obs, info = self.env.reset()
         self.seed = info["episode_seed"]
         self.is_first, self.over, self.total, self.length = True, False, 0.0, 0
+
+    def _unencoded(self) -> dict[str, Tensor]:
+        """What checkpoints lack that were written when acting encoded its frames at every step."""
+        return {
+            "memory.posterior": torch.zeros_like(self.memory.posterior),
+            "memory.encoded_by": torch.full_like(self.memory.encoded_by, -1),
+        }
 
     def _own_tensors(self) -> dict[str, Tensor]:
         tensors = {f"memory.{name}": tensor for name, tensor in self.memory._asdict().items()}

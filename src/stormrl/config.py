@@ -116,10 +116,38 @@ class TwoHotConfig:
     """Lowest bin, in symlog units."""
     high: float = 20.0
     """Highest bin, in symlog units."""
+    mean: Literal["symlog", "natural"] = "symlog"
+    """Where the mean of the bins is taken: in symlog units, which crushes what is large and unsure,
+    or in natural units (DreamerV3 of 2024)."""
+    start: Literal["random", "zero"] = "random"
+    """Weights of the last layer to begin with; with zero the first predictions are all the same."""
 
     def __post_init__(self) -> None:
         _require(self.bins >= 2, "two_hot.bins", f"is {self.bins}; give at least 2")
         _require(self.low < self.high, "two_hot.low", "must be below two_hot.high")
+        _require(
+            self.mean == "symlog" or self.low == -self.high,
+            "two_hot.low",
+            f"is {self.low}; a mean in natural units needs -two_hot.high ({-self.high})",
+        )
+
+
+@dataclass(frozen=True)
+class LossBalanceConfig:
+    """How the losses of the world model are weighed against each other.
+
+    Learned, as in HarmonyDream (arXiv 2310.00344): each loss L becomes L / exp(s) + log(1 + exp(s))
+    with a trained s, the two KL terms sharing one; the loss of the continuation stays as it is.
+    """
+
+    weights: Literal["fixed", "learned"] = "fixed"
+    """Keep the weights of the equations, or learn a scale for each loss."""
+    reconstruction: float = 3.7
+    """s of the reconstruction to begin with: about the logarithm of a typical loss."""
+    reward: float = -1.5
+    """s of the reward to begin with."""
+    kl: float = 0.5
+    """s of dynamics and representation to begin with."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +192,11 @@ class WorldModelConfig:
     """Weight of the representation loss (beta 2)."""
     free_nats: float = 1.0
     """KL below which dynamics and representation losses exert no pull, in nats."""
+    free_nats_for: Literal["both", "representation"] = "both"
+    """Losses that have free nats: both, or the representation loss alone. A prior that is left a
+    nat short of the posterior takes a wrong turn at two steps of three of a game without chance."""
+    balance: LossBalanceConfig = LossBalanceConfig()
+    """Weights of the losses."""
     free_nats_over: Literal["step", "batch"] = "step"
     """Clamp the KL of each step, or only its mean over batch and time (as the released code)."""
     episode_boundaries: Literal["respect", "ignore"] = "respect"
@@ -194,10 +227,13 @@ class WorldModelConfig:
 class ImaginationConfig:
     """Rollouts of the policy inside the world model."""
 
+    dreams_from: Literal["contexts", "posteriors"] = "contexts"
+    """Where trajectories start: after contexts that are drawn and encoded for them (STORM), or in
+    every state of the world model's own batch that leaves room for the horizon (DreamerV3)."""
     batch_size: int = 1024
-    """Imagined trajectories in one agent update."""
+    """Imagined trajectories in one agent update, if they start from contexts."""
     context: int = 8
-    """Real steps that each trajectory starts from."""
+    """Real steps that each trajectory starts from, if it starts from a context."""
     horizon: int = 16
     """Imagined steps (H)."""
     continuation: Literal["probability", "threshold"] = "probability"
@@ -247,9 +283,12 @@ class ActorCriticConfig:
     """Upper percentile of the return scale."""
     scale_decay: float = 0.99
     """Decay of the return scale's average."""
+    scale_floor: float = 1.0
+    """Least number that advantages are divided by."""
 
     def __post_init__(self) -> None:
         _fraction(self, "actor_critic", "gamma", "lambda_", "slow_decay", "scale_decay", "unimix")
+        _positive(self, "actor_critic", "scale_floor")
         for name in ("entropy", "entropy_end", "entropy_hold", "entropy_updates"):
             value = getattr(self, name)
             _require(value >= 0, f"actor_critic.{name}", f"is {value}; give 0 or more")
@@ -284,9 +323,13 @@ class ReplayConfig:
     """Steps kept; the oldest are overwritten."""
     warmup: int = 1024
     """Steps of uniformly random actions before training starts."""
+    rewarded: float = 0.0
+    """Share of the world model's windows that are drawn around a step with a reward, if there is
+    one; the others are drawn uniformly."""
 
     def __post_init__(self) -> None:
         _positive(self, "replay", "capacity", "warmup")
+        _fraction(self, "replay", "rewarded")
         _require(
             self.warmup <= self.capacity,
             "replay.warmup",
@@ -354,6 +397,54 @@ class AgentConfig:
             "replay.warmup",
             f"{self.replay.warmup} steps hold no window of {needed}; raise replay.warmup or lower "
             "world_model.batch_length",
+        )
+        if self.imagination.dreams_from == "posteriors":
+            self._check_branching()
+
+    @property
+    def dreamt_steps(self) -> int:
+        """Most steps, its own included, that a state which trains the policy looks back on."""
+        dreams = self.imagination
+        if dreams.dreams_from == "posteriors":
+            return self.world_model.batch_length - 2
+        return dreams.context + dreams.horizon - 1
+
+    def check_positions(self) -> None:
+        """Raises `UserError` if a dream or acting reaches a position that is not trained.
+
+        Nothing ever moved the vector of such a position. Asked of new runs only: what was trained
+        before this was checked can still be read.
+        """
+        window, dreams = self.world_model.batch_length, self.imagination
+        context = dreams.context if dreams.dreams_from == "contexts" else 1
+        # The last step of a window has no successor: what the prior says there is not trained.
+        _require(
+            context + dreams.horizon < window,
+            "imagination.horizon",
+            f"reaches step {context + dreams.horizon} of a window (context {context}, horizon "
+            f"{dreams.horizon}), and the prior is trained on the first {window - 1} of "
+            f"world_model.batch_length ({window}); lower it or raise world_model.batch_length",
+        )
+        _require(
+            self.acting.context <= self.dreamt_steps,
+            "acting.context",
+            f"is {self.acting.context}, and the policy is trained on states that look back on at "
+            f"most {self.dreamt_steps} steps; lower it or raise imagination.horizon",
+        )
+
+    def _check_branching(self) -> None:
+        room, horizon = self.world_model.batch_length - 2, self.imagination.horizon
+        _require(
+            horizon <= room,
+            "imagination.horizon",
+            f"is {horizon}; dreams from posteriors end within world_model.batch_length "
+            f"({room + 2}): give at most {room}",
+        )
+        _require(
+            self.world_model_ratio == self.agent_ratio,
+            "agent_ratio",
+            f"is {self.agent_ratio}; dreams from posteriors take the world model's batch: give "
+            f"world_model_ratio ({self.world_model_ratio})",
         )
 
 

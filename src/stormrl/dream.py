@@ -58,9 +58,13 @@ def scenes(
     batch: Batch,
     context: int,
     temperature: float = 1.0,
+    limit: int | None = None,
 ) -> list[Scene]:
-    """A scene for each window of a batch. Draws from torch's default generator."""
-    env = DreamEnv(world_model, actor_critic, temperature=temperature)
+    """A scene for each window of a batch. Draws from torch's default generator.
+
+    limit: most steps that a state of the dreams looks back on, as of `DreamEnv`.
+    """
+    env = DreamEnv(world_model, actor_critic, temperature=temperature, limit=limit)
     windows = [Batch(*(part[row] for part in batch)) for row in range(len(batch.action))]
     return [_scene(env, window, context, int(torch.randint(2**31, ()))) for window in windows]
 

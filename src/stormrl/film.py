@@ -131,7 +131,8 @@ def _spread(replay: Replay, length: int) -> Batch:
 
 
 def _scenes(agent: Agent, batch: Batch, context: int, temperature: float) -> list[Scene]:
-    return scenes(agent.world_model, agent.actor_critic, batch, context, temperature)
+    limit = agent.config.agent.dreamt_steps
+    return scenes(agent.world_model, agent.actor_critic, batch, context, temperature, limit)
 
 
 def _scene_sheet(scene: Scene, filmed: Sequence[Scene]) -> Image:

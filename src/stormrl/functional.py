@@ -59,10 +59,25 @@ def two_hot_cross_entropies(
 
 
 def two_hot_mean(logits: Float[Tensor, "*n bins"], low: float, high: float) -> Float[Tensor, "*n"]:
-    """Value in natural units of a binned prediction: symexp of the expected bin."""
+    """Value in natural units of a binned prediction: symexp of the expected bin.
+
+    DreamerV3 of 2023 and STORM. An unsure prediction is crushed: 100 at 5 % becomes 0.26.
+    """
     centres = torch.linspace(low, high, logits.shape[-1], device=logits.device)
     # A product and a sum, not a matrix product: autocast would round the bins to bfloat16.
     return symexp((logits.float().softmax(-1) * centres).sum(-1))
+
+
+def two_hot_natural_mean(logits: Float[Tensor, "*n bins"], high: float) -> Float[Tensor, "*n"]:
+    """Value in natural units of a binned prediction: the expected symexp of the bin.
+
+    DreamerV3 of 2024. Bins go from -high to high. Each is paired with its negative, so that equal
+    probabilities cancel exactly: what the outermost bins stand for is larger than float32 resolves.
+    """
+    probs, half = logits.float().softmax(-1), logits.shape[-1] // 2
+    values = symexp(torch.linspace(-high, high, logits.shape[-1], device=logits.device))
+    surplus = probs[..., -half:] - probs[..., :half].flip(-1)
+    return (surplus * values[-half:]).sum(-1)
 
 
 def two_hot_entropies(

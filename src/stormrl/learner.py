@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,18 @@ from stormrl.world_model import WorldModel
 Metrics = dict[str, Tensor]
 
 _NORM_EPSILON = 1e-6  # that of torch.nn.utils.clip_grad_norm_
+
+
+Update = Callable[[Replay, Replay | None], dict[str, Metrics]]
+"""Takes replay and demonstration; gives the metrics of each part that it updated."""
+
+
+class Unit(NamedTuple):
+    """What is updated together, from one batch."""
+
+    ratio: float
+    """Updates for each environment step."""
+    update: Update
 
 
 class Learner:
@@ -48,11 +61,7 @@ class Learner:
 
     def update_world_model(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
         """One optimizer step of the world model on a batch from replay and demonstration."""
-        config = self.config.world_model
-        batch = replay.sample(config.batch_size, config.batch_length)
-        if demonstration is not None:
-            windows = self.config.demonstration.world_model_windows
-            batch = joined(batch, demonstration.sample(windows, config.batch_length))
+        batch = self._batch(replay, demonstration)
         return self.learn_world(batch, self.posterior_noise(batch))
 
     def update_agent(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
@@ -64,16 +73,45 @@ class Learner:
             context = joined(context, demonstration.sample(windows, config.context))
         return self.learn_agent(context, self.imagination_noise(context))
 
+    def update_both(
+        self, replay: Replay, demonstration: Replay | None = None
+    ) -> dict[str, Metrics]:
+        """Both steps on one batch: the dreams start from the states that the world model saw."""
+        batch = self._batch(replay, demonstration)
+        return self.learn_both(batch, self.posterior_noise(batch), self.branching_noise(batch))
+
+    def units(self) -> list[Unit]:
+        """What training has to update, and how often."""
+        config = self.config
+        if config.imagination.dreams_from == "posteriors":
+            return [Unit(config.world_model_ratio, self.update_both)]
+        return [
+            Unit(config.world_model_ratio, _named("world_model", self.update_world_model)),
+            Unit(config.agent_ratio, _named("agent", self.update_agent)),
+        ]
+
     def learn_world(self, batch: Batch, uniform: Float[Tensor, "B T K"]) -> Metrics:
         """World-model step on a given batch and noise."""
+        return self._learn_world(batch, uniform)[0]
+
+    def learn_both(
+        self, batch: Batch, uniform: Float[Tensor, "B T K"], noise: Noise
+    ) -> dict[str, Metrics]:
+        """World-model step on a given batch, then actor-critic step on dreams from its states."""
+        world, z = self._learn_world(batch, uniform)
+        with self.backend.autocast():
+            trajectory = self.imagination.from_posteriors(batch, z, noise)
+        return {"world_model": world, "agent": self.learn_policy(trajectory)}
+
+    def _learn_world(self, batch: Batch, uniform: Tensor) -> tuple[Metrics, Tensor]:
         statistics = _Statistics(self.world_model)
         with _training(self.world_model):
             with self.backend.autocast():
-                loss, metrics = self._world_loss(batch, uniform)
+                loss, metrics, z = self._world_loss(batch, uniform)
             loss.backward()
         metrics |= _step(self.world_optimizer, self.config.world_model.optimizer.clip)
         statistics.restore_if(metrics["skipped"])
-        return metrics
+        return metrics, z
 
     def learn_agent(self, context: Batch, noise: Noise) -> Metrics:
         """Actor-critic step on given contexts and noise."""
@@ -104,8 +142,29 @@ class Learner:
     def imagination_noise(self, context: Batch) -> Noise:
         """Fresh noise for the rollouts from these contexts."""
         k = self.config.world_model.latent.categoricals
+        config = self.config.imagination
         rollouts = len(context.action)
-        return Noise.draw(rollouts, self.config.imagination, k, self.backend.device)
+        return Noise.draw(rollouts, config.context, config.horizon, k, self.backend.device)
+
+    def branching_noise(self, batch: Batch) -> Noise:
+        """Fresh noise for the rollouts from the states of these windows."""
+        k = self.config.world_model.latent.categoricals
+        windows, length = batch.action.shape
+        rollouts = windows * self.imagination.starts(length)
+        return Noise.draw(rollouts, 0, self.config.imagination.horizon, k, self.backend.device)
+
+    def _batch(self, replay: Replay, demonstration: Replay | None) -> Batch:
+        config = self.config.world_model
+        rewarded = round(self.config.replay.rewarded * config.batch_size)
+        batch = replay.sample(config.batch_size, config.batch_length, rewarded)
+        if demonstration is None:
+            return batch
+        windows = self.config.demonstration.world_model_windows
+        return joined(batch, demonstration.sample(windows, config.batch_length))
+
+
+def _named(part: str, update: Callable[[Replay, Replay | None], Metrics]) -> Update:
+    return lambda replay, demonstration: {part: update(replay, demonstration)}
 
 
 class _Statistics:

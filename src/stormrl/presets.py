@@ -35,6 +35,23 @@ def official(config: AgentConfig) -> AgentConfig:
     )
 
 
+def lean(config: AgentConfig) -> AgentConfig:
+    """STORM, and what was seen to learn more in the same time (docs/lean.md)."""
+    world_model, actor_critic = config.world_model, config.actor_critic
+    return replace(
+        config,
+        world_model=replace(
+            world_model,
+            two_hot=replace(world_model.two_hot, mean="natural", start="zero"),
+            free_nats_for="representation",
+        ),
+        actor_critic=replace(
+            actor_critic, two_hot=replace(actor_critic.two_hot, mean="natural", start="zero")
+        ),
+        replay=replace(config.replay, rewarded=0.125),
+    )
+
+
 def base(config: AgentConfig) -> AgentConfig:
     """The paper's layers: 16.5 M parameters in the world model."""
     return config
@@ -51,17 +68,53 @@ def small(config: AgentConfig) -> AgentConfig:
             windows=8,
             window_length=48,
             rollouts=256,
+            context=8,
             horizon=16,
+            acting=16,
             world_rate=2e-4,
             agent_rate=1e-4,
             entropy=3e-3,
             policy_unimix=0.01,
+            warmup=1024,
+            ratio=1.0,
         ),
     )
 
 
 def tiny(config: AgentConfig) -> AgentConfig:
-    """1.1 M parameters: the toy games within minutes on two CPU cores."""
+    """1.1 M parameters: Atari games on two CPU cores.
+
+    A process of this size pays by the operator: four times the frames and six times the imagined
+    states of `toy` cost three times the time. Five steps of play for each update.
+    """
+    return _sized(
+        config,
+        Scale(
+            channels=8,
+            categoricals=16,
+            width=128,
+            windows=8,
+            window_length=32,
+            rollouts=256,
+            context=4,
+            horizon=12,
+            acting=10,
+            world_rate=1e-3,
+            agent_rate=3e-4,
+            entropy=1e-3,
+            policy_unimix=0.01,
+            warmup=4096,
+            ratio=0.2,
+        ),
+    )
+
+
+def toy(config: AgentConfig) -> AgentConfig:
+    """1.1 M parameters as well: the toy games within minutes on two CPU cores.
+
+    Where minutes count, the actor takes longest to learn: short windows and rollouts give it more
+    updates in the same time.
+    """
     return _sized(
         config,
         Scale(
@@ -69,13 +122,17 @@ def tiny(config: AgentConfig) -> AgentConfig:
             categoricals=16,
             width=128,
             windows=4,
-            window_length=16,
+            window_length=17,
             rollouts=64,
+            context=8,
             horizon=8,
+            acting=15,
             world_rate=1e-3,
             agent_rate=1e-3,
             entropy=3e-2,
             policy_unimix=0.01,
+            warmup=1024,
+            ratio=1.0,
         ),
     )
 
@@ -87,8 +144,7 @@ DEMONSTRATED = 4
 class Scale(NamedTuple):
     """What a size decides: widths, batches, and the rates and exploration that go with them.
 
-    Where minutes count, the actor takes longest to learn: short windows and rollouts give it more
-    updates in the same time. Small batches and high rates let a policy lose its entropy before the
+    Small batches and high rates let a policy lose its entropy before the
     world model can tell it anything, so the small sizes hold on to more of it.
     """
 
@@ -98,11 +154,17 @@ class Scale(NamedTuple):
     windows: int
     window_length: int
     rollouts: int
+    context: int
     horizon: int
+    acting: int
+    """Steps that acting looks back on."""
     world_rate: float
     agent_rate: float
     entropy: float
     policy_unimix: float
+    warmup: int
+    ratio: float
+    """Updates for each environment step."""
 
 
 def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
@@ -119,7 +181,16 @@ def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
             batch_size=scale.windows,
             batch_length=scale.window_length,
         ),
-        imagination=replace(config.imagination, batch_size=scale.rollouts, horizon=scale.horizon),
+        imagination=replace(
+            config.imagination,
+            batch_size=scale.rollouts,
+            context=scale.context,
+            horizon=scale.horizon,
+        ),
+        acting=replace(config.acting, context=scale.acting),
+        replay=replace(config.replay, warmup=scale.warmup),
+        world_model_ratio=scale.ratio,
+        agent_ratio=scale.ratio,
         demonstration=replace(
             config.demonstration,
             world_model_windows=scale.windows // DEMONSTRATED,
@@ -149,8 +220,8 @@ def _state(kind: str) -> Edit:
     return lambda config: replace(config, actor_critic=replace(config.actor_critic, state=kind))
 
 
-PRESETS: dict[str, Edit] = {"paper": paper, "official": official}
-SIZES: dict[str, Edit] = {"tiny": tiny, "small": small, "base": base}
+PRESETS: dict[str, Edit] = {"paper": paper, "official": official, "lean": lean}
+SIZES: dict[str, Edit] = {"toy": toy, "tiny": tiny, "small": small, "base": base}
 ABLATIONS: dict[str, Edit] = {
     "decoder-at-rear": _world_model(decoder_input="prior"),
     "predictor-at-front": _world_model(predictor_input="latent"),

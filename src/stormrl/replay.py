@@ -76,17 +76,32 @@ class Replay:
         self._lost.fill_(added - len(self))
         self._oldest.fill_(added % self.capacity if added > self.capacity else 0)
 
-    def sample(self, windows: int, length: int) -> Batch:
-        """`windows` uniformly drawn stretches of `length` successive steps (with replacement).
+    def sample(self, windows: int, length: int, rewarded: int = 0) -> Batch:
+        """`windows` drawn stretches of `length` successive steps (with replacement).
 
-        Raises `UserError` if fewer than `length` steps are stored.
+        The first `rewarded` of them hold a step with a reward, which is drawn uniformly among all
+        such steps and stands anywhere in its window; without such steps they are drawn as the
+        others are, uniformly. Raises `UserError` if fewer than `length` steps are stored.
         """
         if len(self) < length:
             raise UserError("replay", f"holds {len(self)} steps, fewer than a window of {length}")
         uniform = torch.rand(windows, device=self.device, dtype=torch.float64)
         start = (uniform * (self._size - length + 1)).long()
+        if rewarded:
+            start[:rewarded] = self._around_rewards(start[:rewarded], length)
         self.drawn = self._lost + start
         return self.windows(start, length)
+
+    def _around_rewards(self, start: Int[Tensor, " B"], length: int) -> Int[Tensor, " B"]:
+        """Starts of windows that hold a step with a reward; `start` if there is no such step."""
+        count = (self.reward != 0).cumsum(0)
+        which, offset = torch.rand(2, len(start), device=self.device, dtype=torch.float64)
+        # The n-th step with a reward is where the count first exceeds n.
+        slot = torch.searchsorted(count, (which * count[-1]).long(), right=True)
+        age = (slot - self._oldest) % self.capacity
+        around = (age - (offset * length).long()).clamp(min=0)
+        around = torch.minimum(around, self._size - length)
+        return torch.where(count[-1] > 0, around, start)
 
     def latest(self, windows: int, length: int) -> Batch:
         """The newest `windows` stretches of `length` steps that do not overlap, oldest first.

@@ -103,6 +103,34 @@ class Transformer(nn.Module):
         )
         return x.squeeze(1), cache
 
+    def branch(
+        self,
+        z: Float[Tensor, "B S Z"],
+        action: Int[Tensor, "B S"],
+        is_first: Bool[Tensor, "B S"],
+        length: int,
+    ) -> tuple[Float[Tensor, "B*S D"], Cache]:
+        """Hidden state of every step, and a cache of `length` slots for each to go on from alone.
+
+        Row b * S + s is what `prefill` gives for the first s + 1 steps of window b.
+        """
+        mask, position = episode_mask(is_first)
+        x, bias = self._tokens(z, action, position), attention_bias(mask)
+        steps = z.shape[1]
+        keys, values = [], []
+        for block in self.blocks:
+            x, k, v = block(x, bias)
+            keys.append(_with_room(k, length).repeat_interleave(steps, dim=0))
+            values.append(_with_room(v, length).repeat_interleave(steps, dim=0))
+        cache = Cache(
+            keys=tuple(keys),
+            values=tuple(values),
+            visible=F.pad(mask.squeeze(1).flatten(0, 1), (0, length - steps)),
+            position=position.flatten() + 1,
+            slot=torch.full((1,), steps, device=z.device),
+        )
+        return x.flatten(0, 1), cache
+
     def step(
         self, z: Float[Tensor, "B Z"], action: Int[Tensor, " B"], cache: Cache
     ) -> Float[Tensor, "B D"]:

@@ -61,11 +61,13 @@ class SkippedUpdates:
 
     def __init__(self, agent: AgentConfig, device: torch.device) -> None:
         world_model, imagination = agent.world_model, agent.imagination
-        self._lengths = {"world_model": world_model.batch_length, "agent": imagination.context}
-        self._parts = {
-            "world_model": _blank(world_model.batch_size, device),
-            "agent": _blank(imagination.batch_size, device),
-        }
+        read = world_model.batch_size, world_model.batch_length
+        dreamt = imagination.batch_size, imagination.context
+        windows = {"world_model": read, "agent": dreamt}
+        if imagination.dreams_from == "posteriors":
+            windows["agent"] = read
+        self._lengths = {part: length for part, (_, length) in windows.items()}
+        self._parts = {part: _blank(count, device) for part, (count, _) in windows.items()}
 
     def note(self, part: str, step: int, metrics: Mapping[str, Tensor], windows: Tensor) -> None:
         """Take an update into account; windows: int64 [B], where those of its batch begin."""

@@ -82,8 +82,7 @@ class Trainer:
         self.store = ReplayStore(run.path / "replay")
         self.actor = self.learner.actor()
         self.collector = Collector(self.env, self.protocol, self.actor, self.replay, config.seed)
-        self.world_ratio = UpdateRatio(agent.world_model_ratio)
-        self.agent_ratio = UpdateRatio(agent.agent_ratio)
+        self.ratios = [UpdateRatio(scheduled.ratio) for scheduled in self.updates]
         self.metrics = MetricSum(self.backend.device)
         self.skipped = SkippedUpdates(agent, self.backend.device)
         self.step = 0
@@ -95,7 +94,7 @@ class Trainer:
     @property
     def updated(self) -> int:
         """World-model updates so far."""
-        return self.world_ratio.updates
+        return self.ratios[0].updates
 
     def train(self) -> Outcome:
         """Train to the configured number of steps, or until asked to stop; saves either way.
@@ -154,7 +153,9 @@ class Trainer:
         restore_learner(self.learner, saved.tensors)
         self.store.restore(self.replay, state.replay)
         self.step, self.elapsed_s = state.step, state.elapsed_s
-        self.world_ratio.steps = self.agent_ratio.steps = state.trained_steps
+        for ratio in self.ratios:
+            ratio.steps = state.trained_steps
+        self.actor.weights = self.updated
         self.metrics.restore(saved.tensors["metrics"], state.metric_counts)
         self.skipped.restore(saved.tensors["skipped"])
         rewind(self.run.path, state.histories, self.step)
@@ -175,7 +176,7 @@ class Trainer:
     def _state(self, replay: Manifest) -> RunState:
         return RunState(
             step=self.step,
-            trained_steps=self.world_ratio.steps,
+            trained_steps=self.ratios[0].steps,
             elapsed_s=self.recorder.wall_s,
             is_first=self.collector.is_first,
             episode_total=self.collector.total,
@@ -213,14 +214,15 @@ class Trainer:
         self.progress.update(self.step, self.updated, shown, total)
 
     def _update(self) -> None:
-        for _ in range(self.world_ratio.due()):
-            self._count("world_model", self.updates.world_model())
-        for _ in range(self.agent_ratio.due()):
-            self._count("agent", self.updates.agent())
+        for ratio, scheduled in zip(self.ratios, self.updates, strict=True):
+            for _ in range(ratio.due()):
+                self._count(scheduled.update())
+        self.actor.weights = self.updated
 
-    def _count(self, part: str, metrics: Mapping[str, Tensor]) -> None:
-        self.metrics.add(metrics, part)
-        self.skipped.note(part, self.step, metrics, self.replay.drawn)
+    def _count(self, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for part, metrics in parts.items():
+            self.metrics.add(metrics, part)
+            self.skipped.note(part, self.step, metrics, self.replay.drawn)
 
     def _log(self) -> dict[str, float]:
         """Write the metrics; those worth a look on the progress bar."""

@@ -30,6 +30,8 @@ class Trajectory(NamedTuple):
     action: Int[Tensor, "B H"]
     reward: Float[Tensor, "B H"]
     continues: Float[Tensor, "B H"]
+    weight: Float[Tensor, " B"]
+    """0 for a trajectory that began where no policy ever acts, else 1."""
 
 
 class Cache(NamedTuple):
@@ -56,5 +58,9 @@ class Memory(NamedTuple):
     obs: UInt8[Tensor, "B L channels height width"]
     action: Int[Tensor, "B L"]
     is_first: Bool[Tensor, "B L"]
+    posterior: Float[Tensor, "B L K C"]
+    """What the world model saw in the frames, at the time of `encoded_by`."""
+    encoded_by: Int[Tensor, ""]
+    """Which weights encoded the frames: the `Actor.weights` of that time."""
     filled: Int[Tensor, " B"]
     """Steps that are remembered, from the first place on."""

@@ -13,7 +13,7 @@ from stormrl.world_model import WorldModel
 class UnboundedSequence:
     """Hidden states of one episode's steps, each pushed in turn.
 
-    The model has met positions 0 to `batch_length - 1` in training and no others, whatever
+    Of a window of training all steps but the last have taught the prior what follows, whatever
     `max_length` allows. When those are used up, the last half of the steps is read again as the
     beginning of a new window: training's windows begin anywhere in an episode too. Up to there
     every hidden state is that of `WorldModel.observe` on all steps; after it, on those since the
@@ -22,7 +22,7 @@ class UnboundedSequence:
 
     def __init__(self, world_model: WorldModel, limit: int | None = None) -> None:
         self.model = world_model
-        self.limit = limit or world_model.config.batch_length
+        self.limit = limit or world_model.config.batch_length - 1
         """Most steps that a hidden state looks back on."""
         self.z: list[Tensor] = []
         self.action: list[Tensor] = []

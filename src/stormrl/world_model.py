@@ -15,13 +15,12 @@ from stormrl.functional import (
     log_probability,
     masked_mean,
     symexp,
-    two_hot_cross_entropy,
     two_hot_entropies,
-    two_hot_mean,
 )
 from stormrl.latent import CategoricalLatent
+from stormrl.loss_balance import balance
 from stormrl.nn.conv import Decoder, Encoder, embedding_size
-from stormrl.nn.heads import MLP
+from stormrl.nn.heads import MLP, TwoHotHead
 from stormrl.sequence import Transformer
 from stormrl.types import Batch, Cache
 
@@ -51,8 +50,9 @@ class WorldModel(nn.Module):
         self.latent = CategoricalLatent(config.latent, embedding, width)
         self.sequence = Transformer(config.sequence, latent, actions)
         predictor_inputs = {"hidden": width, "latent": latent}[config.predictor_input]
-        self.reward_head = MLP(predictor_inputs, head.width, head.layers, config.two_hot.bins)
+        self.reward_head = TwoHotHead(predictor_inputs, head, config.two_hot)
         self.continues_head = MLP(predictor_inputs, head.width, head.layers, 1)
+        self.balance = balance(config)
 
     def encode(self, obs: UInt8[Tensor, "*n channels height width"]) -> Float[Tensor, "*n K C"]:
         """Posterior probabilities of each image, q(z_t | o_t) (equation 1)."""
@@ -81,8 +81,7 @@ class WorldModel(nn.Module):
     def predict(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Prediction:
         """Reward and continuation that follow the action in h (equation 2)."""
         reward, continues = self._predictor_logits(z, h)
-        bins = self.config.two_hot
-        return Prediction(two_hot_mean(reward, bins.low, bins.high), continues.sigmoid())
+        return Prediction(self.reward_head.mean(reward), continues.sigmoid())
 
     def reward_distribution(
         self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]
@@ -95,8 +94,8 @@ class WorldModel(nn.Module):
 
     def loss(
         self, batch: Batch, uniform: Float[Tensor, "B T K"]
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Total loss of a batch and its parts (equations 3 to 5).
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, "B T Z"]]:
+        """Total loss of a batch, its parts, and the latents that were drawn (equations 3 to 5).
 
         `uniform` holds numbers from [0, 1) for the draws from the posterior.
         """
@@ -111,22 +110,16 @@ class WorldModel(nn.Module):
         losses = {
             "reconstruction": self._reconstruction_loss(batch.obs, z, prior, uniform, pairs),
             **self._prediction_losses(batch, z, h),
-            "dynamics": self._free_mean(dynamics, pairs),
-            "representation": self._free_mean(representation, pairs),
+            "dynamics": self._free_mean(dynamics, pairs, self._dynamics_free_nats()),
+            "representation": self._free_mean(representation, pairs, self.config.free_nats),
         }
-        total = (
-            losses["reconstruction"]
-            + losses["reward"]
-            + losses["continuation"]
-            + self.config.dynamics_weight * losses["dynamics"]
-            + self.config.representation_weight * losses["representation"]
-        )
+        total = self.balance(losses)
         metrics = {name: value.detach() for name, value in losses.items()}
         metrics["kl"] = masked_mean(dynamics.detach(), pairs)
         metrics["posterior_entropy"] = _entropy(posterior)
         metrics["prior_entropy"] = _entropy(prior)
         metrics |= self._reward_entropies(batch.reward)
-        return total, metrics | {"total": total.detach()}
+        return total, metrics | {"total": total.detach()}, z.detach()
 
     def resets(self, is_first: Bool[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
         """Resets as the model sees them: none at all where episode boundaries are ignored."""
@@ -140,9 +133,9 @@ class WorldModel(nn.Module):
 
     def _prediction_losses(self, batch: Batch, z: Tensor, h: Tensor) -> dict[str, Tensor]:
         reward, continues = self._predictor_logits(z, h)
-        bins = self.config.two_hot
+        reward_loss = self.reward_head.cross_entropies(reward, batch.reward.unsqueeze(-1))
         return {
-            "reward": two_hot_cross_entropy(reward, batch.reward, bins.low, bins.high).mean(),
+            "reward": reward_loss.mean(),
             "continuation": F.binary_cross_entropy_with_logits(continues, batch.continues),
         }
 
@@ -164,8 +157,11 @@ class WorldModel(nn.Module):
         error = torch.sub(self.decode(z).float(), obs, alpha=1 / 255)
         return masked_mean(error.square().sum((-3, -2, -1)), counted)
 
-    def _free_mean(self, kl: Tensor, pairs: Tensor) -> Float[Tensor, ""]:
-        free = self.config.free_nats
+    def _dynamics_free_nats(self) -> float:
+        config = self.config
+        return {"both": config.free_nats, "representation": 0.0}[config.free_nats_for]
+
+    def _free_mean(self, kl: Tensor, pairs: Tensor, free: float) -> Float[Tensor, ""]:
         if self.config.free_nats_over == "batch":
             return masked_mean(kl, pairs).clamp(min=free)
         return masked_mean(kl.clamp(min=free), pairs)

@@ -22,7 +22,7 @@ ITERATIONS = 4096
 """Steps that replay has room for after the random ones."""
 
 
-class Dream:
+class ContextDream:
     """Imagination from given contexts, whole and in its two halves."""
 
     def __init__(self, learner: Learner, context: Batch) -> None:
@@ -35,6 +35,10 @@ class Dream:
         """Contexts are read, and the policy is rolled out."""
         with self.learner.backend.autocast():
             return self.learner.imagination(self.context, self.noise)
+
+    def stages(self) -> dict[str, Work]:
+        """Its halves by name."""
+        return {"encode": self.encode, "rollout": self.roll_out}
 
     @torch.no_grad()
     def encode(self) -> tuple[Tensor, Tensor, Cache]:
@@ -53,8 +57,30 @@ class Dream:
             position=cache.position.clone(),
             slot=cache.slot.clone(),
         )
+        weight = torch.ones_like(z[:, 0])
         with self.learner.backend.autocast():
-            return self.learner.imagination.roll_out(z, h, fresh, self.noise)
+            return self.learner.imagination.roll_out(z, h, fresh, weight, self.noise)
+
+
+class PosteriorDream:
+    """Imagination from every state of given windows, which the world model has encoded before."""
+
+    def __init__(self, learner: Learner, batch: Batch) -> None:
+        self.learner, self.batch = learner, batch
+        self.noise = learner.branching_noise(batch)
+        with torch.no_grad(), learner.backend.autocast():
+            posterior = learner.world_model.encode(batch.obs)
+        self.z = learner.world_model.latent.sample(posterior, learner.posterior_noise(batch))
+
+    @torch.no_grad()
+    def imagine(self) -> Trajectory:
+        """The policy is rolled out from every state."""
+        with self.learner.backend.autocast():
+            return self.learner.imagination.from_posteriors(self.batch, self.z, self.noise)
+
+    def stages(self) -> dict[str, Work]:
+        """One: nothing is encoded for the sake of dreams."""
+        return {"rollout": self.imagine}
 
 
 class Workbench:
@@ -81,15 +107,15 @@ class Workbench:
 
     def update(self) -> None:
         """One world-model update and one agent update."""
-        self.updates.world_model()
-        self.updates.agent()
+        for scheduled in self.updates:
+            scheduled.update()
 
     def written(self) -> Mapping[str, Work]:
         """What a captured update hides from a count: the same, operator by operator."""
 
         def update() -> None:
-            self.learner.update_world_model(self.replay)
-            self.learner.update_agent(self.replay)
+            for unit in self.learner.units():
+                unit.update(self.replay, None)
 
         def iteration() -> None:
             self.collector.step(random=False)
@@ -99,16 +125,14 @@ class Workbench:
 
     def stages(self) -> Mapping[str, Work]:
         """Every stage by name, on the same experience and noise at every call."""
-        learner, config = self.learner, self.learner.config
-        world_model, imagination = config.world_model, config.imagination
-        batch = self.replay.sample(world_model.batch_size, world_model.batch_length)
+        learner, config = self.learner, self.learner.config.world_model
+        batch = self.replay.sample(config.batch_size, config.batch_length)
         batch_noise = learner.posterior_noise(batch)
-        dream = Dream(learner, self.replay.sample(imagination.batch_size, imagination.context))
+        dream = self._dream()
         trajectory = dream.imagine()
         return {
             "world_model": lambda: learner.learn_world(batch, batch_noise),
-            "encode": dream.encode,
-            "rollout": dream.roll_out,
+            **dream.stages(),
             "actor_critic": lambda: learner.learn_policy(trajectory),
             "act": self.collector.decide,
             "env": lambda: self.collector.step(random=True),
@@ -117,14 +141,22 @@ class Workbench:
 
     def counted(self) -> Mapping[str, Work]:
         """The parts of an update whose operators are counted."""
-        learner, config = self.learner, self.learner.config.imagination
-        dream = Dream(learner, self.replay.sample(config.batch_size, config.context))
+        learner, dream = self.learner, self._dream()
         trajectory = dream.imagine()
         return {
             "world_model": lambda: learner.update_world_model(self.replay),
             "imagination": dream.imagine,
             "actor_critic": lambda: learner.learn_policy(trajectory),
         }
+
+    def _dream(self) -> ContextDream | PosteriorDream:
+        config = self.learner.config
+        dreams, windows = config.imagination, config.world_model
+        if dreams.dreams_from == "contexts":
+            context = self.replay.sample(dreams.batch_size, dreams.context)
+            return ContextDream(self.learner, context)
+        batch = self.replay.sample(windows.batch_size, windows.batch_length)
+        return PosteriorDream(self.learner, batch)
 
     def parameters(self) -> dict[str, int]:
         """Parameters of both models and of each of their parts."""

@@ -61,13 +61,15 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         horizon: int | None = None,
         outcome: Literal["expected", "sampled"] = "expected",
         render_mode: str | None = None,
+        limit: int | None = None,
     ) -> None:
         """A dream without contexts of its own needs one at every reset.
 
         temperature: 1 draws from the prior as it is, less sharpens it, 0 takes the most probable
         classes; it may be changed between steps. horizon: truncates after so many steps. outcome:
         `expected` gives the mean reward and ends where the end is more probable than not;
-        `sampled` draws both.
+        `sampled` draws both. limit: most steps that a state looks back on; where the policy is
+        asked, `AgentConfig.dreamt_steps` are those that it was trained on.
         """
         if temperature < 0:
             raise ValueError(f"temperature: is {temperature}; give 0 or more")
@@ -77,6 +79,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.temperature = temperature
         self.horizon = horizon
         self.outcome = outcome
+        self.limit = limit
         self.render_mode = render_mode
         self.actions = world_model.sequence.mixer.actions
         self.action_space = spaces.Discrete(self.actions)
@@ -94,7 +97,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         frames = torch.from_numpy(context.obs).to(self.device).permute(0, 3, 1, 2)
         posterior = model.encode(frames.unsqueeze(0))
         z = model.latent.sample(posterior, self._uniform(posterior.shape[:-1]))
-        self.sequence, self.dreamt = UnboundedSequence(model), 0
+        self.sequence, self.dreamt = UnboundedSequence(model, self.limit), 0
         self.hidden = None
         if len(context.action):
             action = torch.from_numpy(context.action).to(self.device).unsqueeze(0)

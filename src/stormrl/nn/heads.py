@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stormrl.config import HeadConfig, TwoHotConfig
+from stormrl.functional import two_hot_cross_entropies, two_hot_mean, two_hot_natural_mean
 
 
 class MLP(nn.Sequential):
-    """Hidden layers of Linear (no bias), LayerNorm and ReLU, then a Linear output with bias."""
+    """Hidden layers of Linear (no bias), LayerNorm and ReLU, then a Linear output with bias.
 
-    def __init__(self, inputs: int, width: int, layers: int, outputs: int) -> None:
+    zero: the output starts at zero, whatever comes in.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, layers: int, outputs: int, zero: bool = False
+    ) -> None:
         modules: list[nn.Module] = []
         for i in range(layers):
             modules += [
@@ -16,4 +25,28 @@ class MLP(nn.Sequential):
                 nn.LayerNorm(width),
                 nn.ReLU(),
             ]
-        super().__init__(*modules, nn.Linear(width, outputs))
+        output = nn.Linear(width, outputs)
+        if zero:
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
+        super().__init__(*modules, output)
+
+
+class TwoHotHead(MLP):
+    """A perceptron whose outputs are the bins of a number, and how the number is read from them."""
+
+    def __init__(self, inputs: int, head: HeadConfig, bins: TwoHotConfig) -> None:
+        super().__init__(inputs, head.width, head.layers, bins.bins, zero=bins.start == "zero")
+        self.bins = bins
+
+    def mean(self, logits: Float[Tensor, "*n bins"]) -> Float[Tensor, "*n"]:
+        """The number in natural units that bins of these logits stand for."""
+        if self.bins.mean == "natural":
+            return two_hot_natural_mean(logits, self.bins.high)
+        return two_hot_mean(logits, self.bins.low, self.bins.high)
+
+    def cross_entropies(
+        self, logits: Float[Tensor, "*n bins"], targets: Float[Tensor, "*n M"]
+    ) -> Float[Tensor, "*n M"]:
+        """Cross-entropy to each of several numbers in natural units, in nats."""
+        return two_hot_cross_entropies(logits, targets, self.bins.low, self.bins.high)

@@ -59,7 +59,7 @@ class RealGame:
         """Take one step and look at what it led to."""
         is_first = ~self.memory.filled.bool()
         chosen = torch.full_like(self.memory.filled, action)
-        self.memory = remember(self.memory, self._image(), chosen, is_first)
+        self.memory = remember(self.memory, self._image(), chosen, is_first, self.posterior)
         self.obs, reward, terminated, truncated, info = self.env.step(action)
         life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
         self.reward, self.action = float(reward), action
@@ -78,8 +78,6 @@ class RealGame:
         self.obs, _ = self.env.reset(seed=self.seed)
         self.seed += 1
         self.memory = self.agent.actor.begin(1, self._image().shape[1:])
-        # What the actor would make of its remembered frames anew at every step.
-        self.posteriors = deque[Tensor]([], self.agent.actor.config.context + 1)
         self.frames = deque([self.obs], self.length)
         # As long as the frames: the first one has led to the first frame, or is none.
         self.actions = deque([-1], self.length)
@@ -91,11 +89,9 @@ class RealGame:
     @torch.no_grad()
     def _look(self) -> None:
         agent, actor = self.agent, self.agent.actor
-        posterior = agent.world_model.encode(self._image())
-        self.posteriors.append(posterior)
-        unused = [torch.zeros_like(posterior)] * (actor.config.context + 1 - len(self.posteriors))
-        seen = torch.stack([*list(self.posteriors)[:-1], *unused, posterior], dim=1)
-        z, h = actor.state_of(seen, self.memory, self._uniform(*seen.shape[:-1]))
+        posterior = self.posterior = agent.world_model.encode(self._image())
+        draws = 1, actor.config.context + 1, posterior.shape[1]
+        z, h = actor.state(posterior, self.memory, self._uniform(*draws))
         state = agent.actor_critic.state(z, h)
         known = bool(self.memory.filled)
         policy = agent.actor_critic.probabilities(state)[0].cpu().numpy()

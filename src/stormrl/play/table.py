@@ -65,7 +65,8 @@ class Table:
         self.real = RealGame(agent, seed, context)
         self.settings.action = idle(self.real.words)
         self.rng = np.random.default_rng(seed)
-        self.env = DreamEnv(agent.world_model, agent.actor_critic)
+        limit = agent.config.agent.dreamt_steps
+        self.env = DreamEnv(agent.world_model, agent.actor_critic, limit=limit)
         self.tapes: dict[str, Tape] | None = None
         self.shown: list[dict[str, np.ndarray]] = []
         self.finished: deque[Film] = deque()
