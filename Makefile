@@ -2,14 +2,16 @@
 # once, and needs no activation. After that nothing here needs a network.
 #
 #   PYTHON       interpreters to try in turn, 3.11 or newer:  make test PYTHON=/opt/python/bin/python3
-#   TORCH_INDEX  an additional package index for PyTorch. On Linux the standard wheel brings CUDA (some
-#                gigabytes). A machine without a GPU needs a tenth of that:
-#                    make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   TORCH_INDEX  an additional package index, to choose PyTorch's build yourself. By default it comes
+#                from PyPI, on Linux with CUDA (some 3 GB), but where there is no NVIDIA_DRIVER from
+#                CPU_INDEX (190 MB), and nothing else does, if that answers within three seconds
 #   PYTEST_ARGS  more arguments for pytest:  make test PYTEST_ARGS="-k replay"
 #   WHEELS       what `make wheelhouse` downloads, pip options too: WHEELS="--no-deps ale-py gymnasium".
 #                PyTorch stays out by default: its build depends on the GPU
 
 PYTHON ?= python3.12 python3.11 python3
+NVIDIA_DRIVER ?= $(or $(shell command -v nvidia-smi 2>/dev/null),$(wildcard /proc/driver/nvidia))
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
 WHEELS ?= $(shell $(BIN)/python -c "$(REQUIREMENTS_BUT_TORCH)")
@@ -18,6 +20,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 INSTALL := $(PIP) install --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+CPU_TORCH_SUFFICES = [ -z "$(NVIDIA_DRIVER)$(TORCH_INDEX)" ] && \
+	timeout 3 $(BIN)/python -c "import urllib.request as r; r.urlopen('$(CPU_INDEX)/torch/')" 2>/dev/null
 
 define REQUIREMENTS_BUT_TORCH
 import tomllib; \
@@ -31,7 +36,7 @@ endef
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.runtime  ## train on a real Atari game, evaluate, and write a dream video to demo/
+demo: $(VENV)/.runtime  ## watch a pretrained agent, train on two games, compare, film dreams into demo/
 	@$(BIN)/stormrl demo --out demo
 
 test: $(VENV)/.dev  ## run the fast tests
@@ -77,6 +82,13 @@ $(BIN)/pip:
 # The build backend is installed beside the package, not fetched again in isolation for every build.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing stormrl into $(VENV) (once; this takes a minute or more) ..."
+	@if $(CPU_TORCH_SUFFICES); then \
+		echo "Downloading PyTorch for CPUs (190 MB, from $(CPU_INDEX)) and other packages (200 MB) ..."; \
+		$(PIP) install --no-deps --index-url $(CPU_INDEX) $$(grep ^torch== constraints.txt) || \
+			echo "That failed; PyTorch comes from PyPI (some 3 GB with CUDA) ..."; \
+	else \
+		echo "Downloading PyTorch (from $(or $(TORCH_INDEX),PyPI); some 3 GB with CUDA) and other packages (200 MB) ..."; \
+	fi
 	@$(INSTALL) hatchling editables
 	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@

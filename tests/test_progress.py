@@ -5,7 +5,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from stormrl.progress import RateWindow, SilentProgress, TrainingProgress
+from stormrl.progress import RateWindow, SilentProgress, TrainingProgress, busy
 
 
 class Clock:
@@ -155,3 +155,27 @@ def draw(output: str) -> list[str]:
             screen[row] = screen[row][:column].ljust(column) + text
             column += len(text)
     return [line.rstrip() for line in screen if line.strip()]
+
+
+def test_a_training_that_time_ends_shows_how_much_of_it_is_gone() -> None:
+    clock, console = Clock(), log_console()
+    with TrainingProgress(1_000_000, console=console, clock=clock, limit_s=120) as progress:
+        for second in range(1, 122):
+            clock.now_s += 1
+            progress.update(50 * second, 0, {}, None)
+    assert [line.split(" · ")[:3] for line in written(console).splitlines()] == [
+        ["1,500 steps", "25%", "ETA 0:01:30"],
+        ["3,000 steps", "50%", "ETA 0:01:00"],
+        ["4,500 steps", "75%", "ETA 0:00:30"],
+        ["6,000 steps", "100%", "took 0:02:00"],
+        ["6,050 steps", "100%", "took 0:02:01"],
+    ]
+
+
+def test_what_keeps_busy_is_said_while_it_lasts() -> None:
+    log, terminal = log_console(), terminal_console()
+    with busy(log, "filming [a] dream"):
+        assert written(log) == "filming [a] dream\n"
+    with busy(terminal, "filming [a] dream"):
+        assert draw(written(terminal))[-1].endswith("filming [a] dream 0:00:00")
+    assert draw(written(terminal)) == ["filming [a] dream: took 0:00:00"]

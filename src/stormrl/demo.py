@@ -1,62 +1,119 @@
-"""A demonstration within minutes: train on a game, compare with random play, film the dreams."""
+"""A demonstration within minutes: a pretrained agent plays, two games are learned from scratch."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from scipy.stats import mannwhitneyu
-
-from stormrl import runs
+from stormrl import packing, pretrained, recipes, runs
 from stormrl.agent import Agent
 from stormrl.config import RunConfig
 from stormrl.envs import PROTOCOLS
 from stormrl.evaluate import random_scores
 from stormrl.figures import Curve, learning_curve
 from stormrl.film import dream_film, write_film
+from stormrl.held_actions import HeldAction
 from stormrl.jsonlines import plain, read_jsonlines
 from stormrl.presets import agent_config
-from stormrl.progress import Progress, SilentProgress
+from stormrl.pretrained import Pretrained
+from stormrl.progress import Progress, SilentProgress, duration_text
+from stormrl.published import STEPS, STORM, game_of
 from stormrl.record import EPISODES
 from stormrl.scoring import mean_and_stderr, score_text
+from stormrl.trainer import Trainer
+from stormrl.yardsticks import PublishedThen, Yardsticks, chance, published_then, yardsticks
 
 CLEAR = 0.01
-"""An agent is called better if random play reaches such returns with less than this chance."""
+"""An agent is called better if it would have such returns by less than this chance otherwise."""
 CONTEXT, HORIZON, FILMED = 8, 24, 3
-RANDOM_SEED, FILM_SEED = 3_000_000, 2_000_000
+GAMES = 2
+"""Games that the pretrained agent plays."""
+RANDOM_SEED, FILM_SEED, GAME_SEED = 3_000_000, 2_000_000, 4_000_000
+HEADER = ("game", "player", "steps", "return", "p random", "p held")
+NOTE = f"""\
+Returns are means ± standard errors of whole episodes. held: the best of all policies that keep one
+joystick position, whatever they see. p: one-sided Mann-Whitney test that such returns are no better
+than random play's, or than the held action's. {STORM}: published mean of its released runs, which
+played with sticky actions. DreamerV3: training episodes of its published runs within 5,000 steps,
+median seed (lowest to highest)."""
 
 
 class Plan(NamedTuple):
-    """What is demonstrated, and how much of it."""
+    """A game that is learned from scratch."""
 
-    env: str
-    steps: int
-    """Environment steps at most."""
-    minutes: float
-    """Training time at most."""
-    episodes: int
+    config: RunConfig
+    share: float
+    """Part of the time left that its training takes at most."""
+    reserve_s: float
+    """Time that its evaluation and its film take, to be set aside."""
+    episodes: int = 20
     """Episodes by which random and trained agent are compared."""
-    entropy: float
-    """Weight of the policy's entropy."""
-    ratio: float
-    """Updates for each environment step."""
-    size: str = "tiny"
-    preset: str = "paper"
-    protocol: str = "atari100k"
-    seed: int = 0
 
 
-DEMO = Plan("ALE/MsPacman-v5", steps=9_000, minutes=6, episodes=20, entropy=3e-3, ratio=0.5)
-"""A real Atari game in which random play meets a reward every twenty steps, and in which holding on
-to a direction brought more in a small scan. No game has been found yet that the tiny size learns in
-so few minutes; the demonstration says what came of it."""
-TOY = Plan("stormrl/Catch-v0", steps=3_800, minutes=5, episodes=20, entropy=3e-2, ratio=1.0)
-"""Learned well beyond random play: for when the Atari game is not in so short a time."""
+DEMO = (
+    Plan(recipes.catch(), share=0.45, reserve_s=15),
+    Plan(
+        RunConfig(
+            env="ALE/RoadRunner-v5",
+            steps=STEPS,
+            preset="lean",
+            size="tiny",
+            agent=agent_config("lean", "tiny"),
+        ),
+        share=1.0,
+        reserve_s=75,
+    ),
+)
+"""A toy game that is learned in minutes, then a real one for all the time that is left."""
+
+
+class Screen:
+    """What a person sees of a demonstration; of this one, nothing."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+    def busy(self, text: str) -> AbstractContextManager[object]:
+        """To be entered while something takes its time."""
+        return nullcontext()
+
+    def training(self, steps: int, seconds: float) -> Progress:
+        """The display of a training that ends after so many steps or seconds."""
+        return SilentProgress()
+
+    def started(self, trainer: Trainer) -> None:
+        """Called before the first step of a training."""
+
+
+class Show(NamedTuple):
+    """What a pretrained agent did."""
+
+    agent: Pretrained
+    returns: Sequence[float]
+    """Of the games that it played."""
+    files: Sequence[Path]
+
+    def record(self) -> dict[str, Any]:
+        """The same, JSON-able."""
+        config = self.agent.config
+        return {
+            "name": self.agent.name,
+            "env": config.env,
+            "protocol": self.agent.protocol,
+            "preset": config.preset,
+            "size": config.size,
+            "step": self.agent.step,
+            "command": self.agent.command,
+            "returns": list(self.returns),
+            "files": [str(path) for path in self.files],
+        }
 
 
 class Comparison(NamedTuple):
@@ -69,37 +126,104 @@ class Comparison(NamedTuple):
     random: Sequence[float]
     trained: Sequence[float]
     files: Sequence[Path]
+    yardsticks: Yardsticks = Yardsticks()
+
+    @property
+    def env(self) -> str:
+        """The game."""
+        return self.plan.config.env
 
     @property
     def chance(self) -> float:
-        """One-sided Mann-Whitney test: how probable such returns are if the agent is no better."""
-        if set(self.random) == set(self.trained) and len(set(self.random)) == 1:
-            return 1.0
-        return float(mannwhitneyu(self.trained, self.random, alternative="greater").pvalue)
+        """How probable such returns are if the agent is no better than random play."""
+        return chance(self.trained, self.random)
 
     @property
     def clear(self) -> bool:
         """Whether the trained agent is clearly better than random play."""
         return self.chance < CLEAR
 
+    @property
+    def published(self) -> list[PublishedThen]:
+        """Published runs after the steps that the agents here have had."""
+        agent = self.yardsticks.pretrained
+        steps = (self.step, *([] if agent is None else [agent.step]))
+        found = (published_then(self.env, step) for step in steps)
+        return list(dict.fromkeys(then for then in found if then is not None))
+
     def record(self) -> dict[str, Any]:
         """The result, JSON-able."""
-        players = {}
-        for name, returns in (("random", self.random), ("trained", self.trained)):
-            mean, stderr = mean_and_stderr(returns)
-            players[name] = {"mean": mean, "stderr": stderr, "returns": list(returns)}
+        config = self.plan.config
         return {
-            "env": self.plan.env,
-            "protocol": self.plan.protocol,
-            "size": self.plan.size,
+            "env": self.env,
+            "protocol": config.protocol,
+            "preset": config.preset,
+            "size": config.size,
+            "seed": config.seed,
+            "command": shlex.join(packing.command(config)),
             "run_dir": str(self.run_dir),
             "step": self.step,
             "trained_s": self.trained_s,
-            **players,
+            "random": _sample(self.random),
+            "trained": _sample(self.trained),
             "mann_whitney_p": self.chance,
             "clearly_better": self.clear,
+            "held": self._held_record(self.yardsticks.held),
+            "pretrained": self._pretrained_record(self.yardsticks.pretrained),
+            "published": self._published_records(),
             "files": [str(path) for path in self.files],
         }
+
+    def _held_record(self, held: HeldAction | None) -> dict[str, Any] | None:
+        """The best held action, and the test of the trained agent against it."""
+        if held is None:
+            return None
+        return held._asdict() | {"mann_whitney_p": chance(self.trained, held.returns)}
+
+    def _pretrained_record(self, agent: Pretrained | None) -> dict[str, Any] | None:
+        """The pretrained agent, and its test against random play."""
+        if agent is None:
+            return None
+        returns = list(agent.scores["return"])
+        about = {"name": agent.name, "step": agent.step, "command": agent.command}
+        return about | _sample(returns) | {"mann_whitney_p": chance(returns, self.random)}
+
+    def _published_records(self) -> list[dict[str, Any]]:
+        then = [each._asdict() for each in self.published]
+        storm = self.yardsticks.storm
+        return then if storm is None else [*then, {"agent": STORM, "end": STEPS, "mean": storm}]
+
+
+class Demonstration(NamedTuple):
+    """All that was demonstrated."""
+
+    minutes: float
+    """Time that it was given."""
+    seconds: float
+    """Time that it took."""
+    show: Show | None
+    comparisons: Sequence[Comparison]
+
+    def record(self) -> dict[str, Any]:
+        """The same, JSON-able."""
+        return {
+            "minutes": self.minutes,
+            "seconds": self.seconds,
+            "pretrained": None if self.show is None else self.show.record(),
+            "games": [comparison.record() for comparison in self.comparisons],
+        }
+
+    @property
+    def files(self) -> list[Path]:
+        """Films and curves."""
+        shown = [] if self.show is None else self.show.files
+        return [*shown, *(file for each in self.comparisons for file in each.files)]
+
+    @property
+    def unfinished(self) -> list[Path]:
+        """Runs that time ran out for."""
+        compared = self.comparisons
+        return [each.run_dir for each in compared if each.step < each.plan.config.steps]
 
 
 class Deadline(SilentProgress):
@@ -107,11 +231,10 @@ class Deadline(SilentProgress):
 
     def __init__(self, progress: Progress, seconds: float) -> None:
         self.progress = progress
-        self.seconds = seconds
+        self.end_s = time.monotonic() + seconds
         self.reached = False
 
     def __enter__(self) -> Self:
-        self.started_s = time.monotonic()
         self.progress.__enter__()
         return self
 
@@ -123,7 +246,7 @@ class Deadline(SilentProgress):
     ) -> None:
         """Pass it on, and look at the clock."""
         self.progress.update(step, updates, metrics, episode_return)
-        if not self.reached and time.monotonic() - self.started_s > self.seconds:
+        if not self.reached and time.monotonic() > self.end_s:
             self.reached = True
             signal.raise_signal(signal.SIGINT)
 
@@ -134,115 +257,205 @@ class Deadline(SilentProgress):
 
 def demonstrate(
     out: Path,
-    plans: Sequence[Plan] = (DEMO, TOY),
-    progress: Callable[[int], Progress] = lambda steps: SilentProgress(),
-    started: runs.Started = lambda trainer: None,
-) -> list[Comparison]:
-    """Work through the plans, in order, until an agent is clearly better than random play.
+    minutes: float,
+    plans: Sequence[Plan] = DEMO,
+    screen: Screen | None = None,
+) -> Demonstration:
+    """Let a pretrained agent play, then train on each game in turn; all of it in `minutes`.
 
-    Writes films, curves, `summary.json` and `summary.md` to `out`. progress: makes the display of
-    a training of so many steps. started: called before each. Raises KeyboardInterrupt if the user
-    stops a training.
+    A game that no time is left for is left out. Writes films, curves, `summary.json` and
+    `summary.md` to `out`. screen: shows how it goes; nothing by default. Raises KeyboardInterrupt
+    if the user stops a training, `UserError` if a pretrained agent is damaged.
     """
-    comparisons = []
-    for plan in plans:
-        comparisons.append(compare(plan, out, progress(plan.steps), started))
-        _write_summary(out, comparisons)
-        if comparisons[-1].clear:
-            break
-    return comparisons
+    screen, started_s = screen or Screen(), time.monotonic()
+    show = present(out, plans, screen)
+    done = Demonstration(minutes, time.monotonic() - started_s, show, ())
+    write_summary(out, done)
+    for index, plan in enumerate(plans):
+        seconds = training_s(plans[index:], 60 * minutes - done.seconds)
+        if seconds <= 0:
+            screen.say(f"\nNo time is left for {plan.config.env}.")
+            continue
+        comparisons = [*done.comparisons, compare(plan, seconds, out, screen)]
+        done = Demonstration(minutes, time.monotonic() - started_s, show, comparisons)
+        write_summary(out, done)
+    return done
 
 
-def compare(plan: Plan, out: Path, progress: Progress, started: runs.Started) -> Comparison:
-    """Train an agent, let it and chance play, draw its learning curve and film its dreams."""
-    config, game = _config(plan), runs.game_name(plan.env)
-    run_dir = runs.fresh(out / f"run-{game}")
-    deadline = Deadline(progress, 60 * plan.minutes)
+def training_s(plans: Sequence[Plan], left_s: float) -> float:
+    """Seconds at most for the training of the first of the plans that are left."""
+    return plans[0].share * (left_s - sum(plan.reserve_s for plan in plans))
+
+
+def present(out: Path, plans: Sequence[Plan], screen: Screen) -> Show | None:
+    """Let a pretrained agent play and film its dreams; None if none comes with the package.
+
+    Raises `UserError` if it is damaged.
+    """
+    known = choose_pretrained(plans)
+    if known is None:
+        screen.say("No pretrained agent comes with this version of stormrl.")
+        return None
+    name = pretrained.PREFIX + known.name
+    screen.say(f"{name} plays {known.config.env}, as it came after {known.step:,} steps by")
+    screen.say(f"  {known.command}")
+    protocol = PROTOCOLS[known.protocol]
+    with screen.busy(f"{GAMES} whole games"):
+        agent = Agent.load(name)
+        scores = runs.agent_scores(agent, GAMES, protocol, GAME_SEED)
+    returns = [score.total for score in scores]
+    screen.say(f"It returned {_listed(returns)}; random play {_mean_text(known.random['return'])}.")
+    films = _film_paths(out, f"pretrained-{known.name.lower()}")
+    with screen.busy("a film of its dreams"):
+        write_film(films, dream_film(agent, FILMED, CONTEXT, HORIZON, FILM_SEED))
+    return Show(known, returns, films)
+
+
+def choose_pretrained(plans: Sequence[Plan]) -> Pretrained | None:
+    """The agent at hand whose game stands last in the plans; any other if there is none.
+
+    Raises `UserError` if a pretrained agent is damaged.
+    """
+    order = {plan.config.env: index for index, plan in enumerate(plans)}
+    return max(pretrained.agents(), key=lambda a: order.get(a.config.env, -1), default=None)
+
+
+def compare(plan: Plan, seconds: float, out: Path, screen: Screen) -> Comparison:
+    """Train an agent, let it and chance play, draw its learning curve and film its dreams.
+
+    Raises KeyboardInterrupt if the user stops the training.
+    """
+    config, game = plan.config, runs.game_name(plan.config.env)
+    screen.say(f"\n{config.env} from scratch, in {duration_text(seconds)} at most")
     started_s = time.monotonic()
-    outcome = runs.train(config, run_dir, deadline, started)
-    if not (outcome.finished or deadline.reached):
-        raise KeyboardInterrupt
+    run_dir, step = train(config, seconds, runs.fresh(out / f"run-{game}"), screen)
     trained_s = time.monotonic() - started_s
-    progress.message(f"{plan.env}: {plan.episodes} episodes of random play and of the agent")
-    protocol, agent = PROTOCOLS[plan.protocol], Agent.load(run_dir)
-    random = random_scores(plan.env, protocol, plan.episodes, RANDOM_SEED)
-    trained = runs.agent_scores(agent, plan.episodes, protocol)
+    protocol, agent = PROTOCOLS[config.protocol], Agent.load(run_dir)
+    with screen.busy(f"{plan.episodes} episodes of random play"):
+        random = random_scores(config.env, protocol, plan.episodes, RANDOM_SEED)
+    with screen.busy(f"{plan.episodes} episodes of the trained agent"):
+        trained = runs.agent_scores(agent, plan.episodes, protocol)
+    films, curve = _film_paths(out, game), out / f"{game}-curve.png"
     comparison = Comparison(
         plan,
         run_dir,
-        outcome.step,
+        step,
         trained_s,
         [score.total for score in random],
         [score.total for score in trained],
-        [out / f"{game}-{name}" for name in ("dream.mp4", "dream.gif", "curve.png")],
+        [*films, curve],
+        yardsticks(config.env, config.protocol),
     )
-    *films, curve = comparison.files
-    write_film(films, dream_film(agent, FILMED, CONTEXT, HORIZON, FILM_SEED))
-    _draw_curve(curve, comparison)
+    with screen.busy("a film of its dreams, and its learning curve"):
+        write_film(films, dream_film(agent, FILMED, CONTEXT, HORIZON, FILM_SEED))
+        _draw_curve(curve, comparison)
+    screen.say(verdict(comparison))
     return comparison
 
 
+def train(config: RunConfig, seconds: float, run_dir: Path, screen: Screen) -> tuple[Path, int]:
+    """A run of that many seconds at most: its directory and where it has got to.
+
+    Raises KeyboardInterrupt if the user stops it.
+    """
+    # It is evaluated and filmed afterwards, in the time that is set aside for that.
+    config = replace(config, evaluation_episodes=0, dream_every=0)
+    deadline = Deadline(screen.training(config.steps, seconds), seconds)
+    outcome = runs.train(config, run_dir, deadline, screen.started)
+    if not (outcome.finished or deadline.reached):
+        remedy = f"to go on there: stormrl train --resume {run_dir}"
+        screen.say(f"Saved at step {outcome.step:,}; {remedy}")
+        raise KeyboardInterrupt
+    return run_dir, outcome.step
+
+
 def table(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
-    """A row for each game: game, steps, random agent, trained agent, p."""
-    rows = []
-    for comparison in comparisons:
-        random, trained = (
-            score_text(*mean_and_stderr(returns))
-            for returns in (comparison.random, comparison.trained)
-        )
-        steps = f"{comparison.step:,}"
-        rows.append((comparison.plan.env, steps, random, trained, f"{comparison.chance:.2g}"))
-    return rows
+    """A row for each player of each game, under `HEADER`."""
+    return [row for comparison in comparisons for row in _rows(comparison)]
 
 
 def verdict(comparison: Comparison) -> str:
     """In words, whatever came out."""
     minutes = comparison.trained_s / 60
     length = f"after {comparison.step:,} steps in {minutes:.1f} minutes"
-    if comparison.clear:
-        return f"{comparison.plan.env}: {length} the agent is clearly better than random play."
-    return f"{comparison.plan.env}: {length} the agent is NOT clearly better than random play."
+    better = f"is {_clearly(comparison.chance)} better than random play"
+    held = comparison.yardsticks.held
+    if held is not None:
+        p = chance(comparison.trained, held.returns)
+        better += f", and {_clearly(p)} better than the best held action ({held.name})"
+    return f"{comparison.env}: {length} the agent {better}."
 
 
-def _config(plan: Plan) -> RunConfig:
-    agent = agent_config(plan.preset, plan.size)
-    agent = replace(
-        agent,
-        actor_critic=replace(agent.actor_critic, entropy=plan.entropy),
-        world_model_ratio=plan.ratio,
-        agent_ratio=plan.ratio,
-    )
-    return RunConfig(
-        env=plan.env,
-        protocol=plan.protocol,
-        steps=plan.steps,
-        seed=plan.seed,
-        preset=plan.preset,
-        size=plan.size,
-        evaluation_episodes=0,
-        agent=agent,
-    )
+def write_summary(out: Path, done: Demonstration) -> None:
+    """Write summary.json and summary.md."""
+    (out / "summary.json").write_text(json.dumps(plain(done.record()), indent=2) + "\n")
+    lines = [HEADER, ("---",) * len(HEADER), *table(done.comparisons)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    words = "\n\n".join(verdict(comparison) for comparison in done.comparisons)
+    (out / "summary.md").write_text(f"{text}\n\n{NOTE}\n\n{words}\n")
+
+
+def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    game, random = game_of(comparison.env).rpartition("/")[2], comparison.random
+    held, agent, storm = comparison.yardsticks
+    to_held = () if held is None else held.returns
+
+    def agent_row(player: str, step: int, returns: Sequence[float]) -> tuple[str, ...]:
+        p_held = f"{chance(returns, to_held):.2g}" if to_held else ""
+        p_random = f"{chance(returns, random):.2g}"
+        return game, player, f"{step:,}", _mean_text(returns), p_random, p_held
+
+    yield game, "random play", "", _mean_text(random), "", ""
+    if held is not None:
+        yield game, f"held {held.name}", "", _mean_text(held.returns), "", ""
+    yield agent_row("trained here", comparison.step, comparison.trained)
+    if agent is not None:
+        yield agent_row("pretrained", agent.step, agent.scores["return"])
+    for then in comparison.published:
+        spread = f"{_number(then.median)} ({_number(then.low)} to {_number(then.high)})"
+        yield game, then.agent, f"{then.end:,}", spread, "", ""
+    if storm is not None:
+        yield game, STORM, f"{STEPS:,}", _number(storm), "", ""
+
+
+def _sample(returns: Sequence[float]) -> dict[str, Any]:
+    mean, stderr = mean_and_stderr(returns)
+    return {"mean": mean, "stderr": stderr, "returns": list(returns)}
+
+
+def _mean_text(returns: Sequence[float]) -> str:
+    mean, stderr = mean_and_stderr(returns)
+    return score_text(mean, stderr, _decimals(mean))
+
+
+def _number(value: float) -> str:
+    return f"{value:.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    return 0 if abs(value) >= 100 else 2
+
+
+def _listed(returns: Sequence[float]) -> str:
+    return " and ".join(f"{value:g}" for value in returns)
+
+
+def _clearly(p: float) -> str:
+    return "clearly" if p < CLEAR else "NOT clearly"
+
+
+def _film_paths(out: Path, name: str) -> list[Path]:
+    return [out / f"{name}-dream.{suffix}" for suffix in ("mp4", "gif")]
 
 
 def _draw_curve(path: Path, comparison: Comparison) -> None:
-    plan = comparison.plan
+    config = comparison.plan.config
     episodes = read_jsonlines(comparison.run_dir / EPISODES)
     curve = Curve([e["step"] for e in episodes], [e["return"] for e in episodes])
     learning_curve(
         path,
-        {f"stormrl, size {plan.size}": [curve]},
-        f"{plan.env}, seed {plan.seed}",
+        {f"stormrl, size {config.size}": [curve]},
+        f"{config.env}, seed {config.seed}",
         random_return=mean_and_stderr(comparison.random),
-        frames_per_step=runs.frames_per_step(_config(plan)),
+        frames_per_step=runs.frames_per_step(config),
     )
-
-
-def _write_summary(out: Path, comparisons: Sequence[Comparison]) -> None:
-    games = [comparison.record() for comparison in comparisons]
-    (out / "summary.json").write_text(json.dumps(plain({"games": games}), indent=2) + "\n")
-    header = ("game", "steps", "random agent", "trained agent", "p")
-    lines = [header, ("---",) * len(header), *table(comparisons)]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    words = "\n\n".join(verdict(comparison) for comparison in comparisons)
-    note = "Mean return ± standard error; p: one-sided Mann-Whitney test of trained against random."
-    (out / "summary.md").write_text(f"{text}\n\n{note}\n\n{words}\n")

@@ -1,13 +1,17 @@
 """What a person sees while an agent trains: two live lines in a terminal, plain lines in a log."""
 
+import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, Self, TypeAlias
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import Progress as TaskProgress
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -27,19 +31,31 @@ class Status(NamedTuple):
     updates_per_s: float | None
     mean_return: float | None
     metrics: Mapping[str, float]
+    limit_s: float | None = None
+    """Seconds after which training ends wherever it has got to; None if steps alone count."""
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to go at the present rate."""
-        if not self.steps_per_s:
-            return None
-        return max(self.total_steps - self.step, 0) / self.steps_per_s
+        """Seconds to go, at the present rate or until time is up."""
+        ends_s = []
+        if self.limit_s is not None:
+            ends_s.append(self.limit_s - self.elapsed_s)
+        if self.steps_per_s:
+            ends_s.append((self.total_steps - self.step) / self.steps_per_s)
+        return max(min(ends_s), 0) if ends_s else None
+
+    @property
+    def done(self) -> float:
+        """The part that is done, of the steps or of the time; 1 at the end."""
+        timed = 0 if self.limit_s is None else self.elapsed_s / self.limit_s
+        return min(max(self.step / max(self.total_steps, 1), timed), 1)
 
 
 class TrainingProgress:
     """Progress on standard error, which leaves standard output to results.
 
     `metrics` are shown in their order as far as the line reaches: pass few, the telling ones first.
+    limit_s: seconds after which somebody will end the training, if it is not to be all the steps.
     """
 
     def __init__(
@@ -48,6 +64,7 @@ class TrainingProgress:
         start_step: int = 0,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        limit_s: float | None = None,
     ) -> None:
         console = console or Console(stderr=True)
         self._display = (
@@ -60,6 +77,7 @@ class TrainingProgress:
         self._metrics: dict[str, float] = {}
         self._step = start_step
         self._total_steps = total_steps
+        self._limit_s = limit_s
 
     def __enter__(self) -> Self:
         self._display.start(self._status())
@@ -100,6 +118,7 @@ class TrainingProgress:
             updates_per_s=updates_per_s,
             mean_return=statistics.fmean(self._returns) if self._returns else None,
             metrics=dict(self._metrics),
+            limit_s=self._limit_s,
         )
 
 
@@ -201,7 +220,7 @@ def _two_lines(status: Status) -> RenderableType:
     for _ in range(3):
         line.add_column(no_wrap=True)
     line.add_row(
-        ProgressBar(total=status.total_steps, completed=status.step),
+        ProgressBar(total=1, completed=status.done),
         Text(_percent(status), "bold"),
         _steps(status),
         Text(_time(status), "cyan"),
@@ -211,16 +230,18 @@ def _two_lines(status: Status) -> RenderableType:
 
 
 def _steps(status: Status) -> str:
+    if status.limit_s is not None:
+        return f"{status.step:,} steps"
     return f"{status.step:,}/{status.total_steps:,} steps"
 
 
 def _percent(status: Status) -> str:
     # Rounded down: 100% is said only of what is finished.
-    return f"{100 * status.step // max(status.total_steps, 1)}%"
+    return f"{math.floor(round(100 * status.done, 6))}%"
 
 
 def _time(status: Status) -> str:
-    if status.step >= status.total_steps:
+    if status.done >= 1:
         return f"took {duration_text(status.elapsed_s)}"
     return "ETA --" if status.eta_s is None else f"ETA {duration_text(status.eta_s)}"
 
@@ -233,6 +254,22 @@ def _figures(status: Status) -> list[str]:
         f"{short_number(status.updates_per_s)} updates/s",
         *(f"{name} {short_number(value)}" for name, value in losses.items()),
     ]
+
+
+@contextmanager
+def busy(console: Console, text: str) -> Iterator[None]:
+    """While entered, a live line says what goes on and for how long; in a log, `text` alone."""
+    if not console.is_interactive:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        yield
+        return
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    start_s = time.monotonic()
+    with TaskProgress(*columns, console=console, transient=True, redirect_stdout=False) as live:
+        live.add_task(text, total=None)
+        yield
+    took = duration_text(time.monotonic() - start_s)
+    console.print(f"{text}: took {took}", markup=False, highlight=False, soft_wrap=True)
 
 
 def short_number(value: float | None) -> str:

@@ -1,36 +1,36 @@
-"""`stormrl demo`: a small agent within minutes, from nothing to films of its dreams."""
+"""`stormrl demo`: within minutes, from a pretrained agent to two that were trained from scratch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from stormrl.commands.output import messages, number, print_json, results, say, table, writing
 from stormrl.errors import UserError
 from stormrl.flags import parse
-from stormrl.progress import TrainingProgress
+from stormrl.progress import busy, duration_text
 from stormrl.stop import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from stormrl.demo import Comparison
+    from stormrl.demo import Demonstration
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train on a real Atari game for some minutes, compare with random play, film the dreams.
+    """Watch a pretrained agent, train on a toy game and a real one, and compare.
 
-    If the agent does not become clearly better than random play in that time, the demonstration
-    says so and goes on with a toy game, where it does.
+    A pretrained agent plays, and its dreams are filmed. Then Catch is learned from scratch, and an
+    Atari game for all the time that is left. A table sets random play, the best held action, both
+    agents and published ones side by side, and a test says whether anything was learned.
     """
 
     out: Path = Path("demo")
-    """Folder for the run, films, curves, summary.json and summary.md."""
-    minutes: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Training time at most, for each game; by default what is known to suffice."""
+    """Folder for the runs, films, curves, summary.json and summary.md."""
+    minutes: float = 11.0
+    """How long all of it may take."""
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
@@ -38,39 +38,48 @@ class Options:
 def main(args: Sequence[str]) -> int:
     """Demonstrate; returns the exit code."""
     options = parse(Options, args, "stormrl demo")
-    if options.minutes is not None and options.minutes <= 0:
+    if not 0 < options.minutes < math.inf:
         raise UserError("minutes", f"is {options.minutes:g}; give a number above 0")
-    # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.commands.train_messages import say_start
-    from stormrl.demo import DEMO, TOY, demonstrate
-
-    plans = (DEMO, TOY)
-    if options.minutes is not None:
-        plans = tuple(plan._replace(minutes=options.minutes) for plan in plans)
-    shown = {} if options.json else {"progress": TrainingProgress, "started": say_start}
     try:
         with writing(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
-            comparisons = demonstrate(options.out, plans, **shown)
+            done = _demonstrate(options)
     except KeyboardInterrupt:
-        say(messages(), "Stopped, and nothing compared; stormrl demo begins anew.")
+        finished = f"what was compared before is in {options.out}"
+        say(messages(), f"Stopped; {finished}, and stormrl demo begins anew.")
         return EXIT_INTERRUPTED
     if options.json:
-        print_json({"games": [comparison.record() for comparison in comparisons]})
+        print_json(done.record())
     else:
-        _show(options.out, comparisons)
+        _show(options.out, done)
     return 0
 
 
-def _show(out: Path, comparisons: Sequence[Comparison]) -> None:
-    from stormrl.demo import table as rows
-    from stormrl.demo import verdict
+def _demonstrate(options: Options) -> Demonstration:
+    # Imported late: PyTorch takes longer to load than the help to print.
+    if options.json:
+        from stormrl.demo import demonstrate
 
-    for comparison in comparisons:
-        say(messages(), verdict(comparison))
-    columns = ("game", *map(number, ("steps", "random agent", "trained agent", "p")))
+        return demonstrate(options.out, options.minutes)
+    say(messages(), f"This takes about {options.minutes:g} minutes; Ctrl-C stops it.")
+    with busy(messages(), "loading PyTorch"):
+        from stormrl.commands.demo_screen import VisibleScreen
+        from stormrl.demo import demonstrate
+    return demonstrate(options.out, options.minutes, screen=VisibleScreen())
+
+
+def _show(out: Path, done: Demonstration) -> None:
+    from stormrl.demo import HEADER, NOTE
+    from stormrl.demo import table as rows
+
     console = results()
-    console.print(table("mean return ± standard error", columns, rows(comparisons)))
-    files = [file for comparison in comparisons for file in comparison.files]
-    for file in (*files, out / "summary.json", out / "summary.md"):
+    game, player, *numbers = HEADER
+    columns = (game, player, *map(number, numbers))
+    console.print()
+    console.print(table("mean return ± standard error", columns, rows(done.comparisons)))
+    say(console, f"\n{NOTE}\n")
+    for file in (*done.files, out / "summary.json", out / "summary.md"):
         say(console, str(file))
+    say(messages(), f"\nAll of it took {duration_text(done.seconds)}.")
+    for path in done.unfinished:
+        say(messages(), f"To go on training: stormrl train --resume {path}")
