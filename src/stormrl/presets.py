@@ -82,11 +82,9 @@ def small(config: AgentConfig) -> AgentConfig:
 
 
 def tiny(config: AgentConfig) -> AgentConfig:
-    """1.1 M parameters: Atari games on two CPU cores.
-
-    A process of this size pays by the operator: four times the frames and six times the imagined
-    states of `toy` cost three times the time. Five steps of play for each update.
-    """
+    """1.1 M parameters: Atari games on two CPU cores."""
+    # A process of this size pays by the operator: four times the frames and six times the imagined
+    # states of `toy` cost three times the time. Five steps of play for each update.
     return _sized(
         config,
         Scale(
@@ -110,11 +108,9 @@ def tiny(config: AgentConfig) -> AgentConfig:
 
 
 def toy(config: AgentConfig) -> AgentConfig:
-    """1.1 M parameters as well: the toy games within minutes on two CPU cores.
-
-    Where minutes count, the actor takes longest to learn: short windows and rollouts give it more
-    updates in the same time.
-    """
+    """1.1 M parameters as well: the toy games within minutes on two CPU cores."""
+    # Where minutes count, the actor takes longest to learn: short windows and rollouts give it more
+    # updates in the same time.
     return _sized(
         config,
         Scale(
