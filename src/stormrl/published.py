@@ -85,7 +85,7 @@ def published_agent(name: str) -> PublishedAgent:
 
 
 def games() -> list[str]:
-    """The games of the benchmark, named as in `Pong`."""
+    """The 26 games of the Atari 100k benchmark, named as in `Pong`."""
     return list(_tables()["games"])
 
 
@@ -102,11 +102,6 @@ def normalised(scores: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
         for game, scale in scales.items()
         if scale is not None
     }
-
-
-def benchmark() -> list[str]:
-    """The 26 games of the Atari 100k benchmark, named as in `Pong`."""
-    return list(_tables()["games"])
 
 
 def reference(game: str) -> Reference | None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stormrl import published
 from stormrl.config import RunConfig, leaves, to_dict
 from stormrl.envs import game_sizes, make_env
 from stormrl.errors import UserError
-from stormrl.published import BENCHMARK, benchmark
 from stormrl.runs import find_protocol, run_name
 from stormrl.suite.standing import Standing
 
@@ -47,7 +47,8 @@ class Plan:
 
 def named_games(games: Sequence[str]) -> list[str]:
     """The games that are meant, the name of a benchmark replaced by its games."""
-    return [name for game in games for name in (benchmark() if game == BENCHMARK else [game])]
+    whole = {published.BENCHMARK: published.games()}
+    return [name for game in games for name in whole.get(game, [game])]
 
 
 def env_id(game: str) -> str:
