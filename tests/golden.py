@@ -94,6 +94,11 @@ def size(tensor: Tensor) -> float:
     return float(tensor.double().square().mean().sqrt())
 
 
+def is_weight(name: str, tensor: Tensor) -> bool:
+    """Matrices and kernels: where one draw falls otherwise, they still come out about as large."""
+    return name.startswith(("world_model.", "actor_critic.")) and tensor.ndim > 1
+
+
 def write() -> None:
     """Write this machine's bits, and the sizes that hold anywhere."""
     record = json.loads(BITS.read_text()) if BITS.exists() else {"machines": {}}
@@ -103,7 +108,7 @@ def write() -> None:
         preset: {name: bits(t) for name, t in tensors.items()} for preset, tensors in found.items()
     }
     record["sizes"] = {
-        preset: {name: size(t) for name, t in tensors.items() if name != "random"}
+        preset: {name: size(t) for name, t in tensors.items() if is_weight(name, t)}
         for preset, tensors in found.items()
     }
     BITS.parent.mkdir(exist_ok=True)
