@@ -1,6 +1,6 @@
 """What decisions about speed bring: the plain way and ours, in turn, in one process.
 
-    python benchmarks/decisions.py --sizes tiny base --out results/decisions.json
+    python benchmarks/decisions.py --sizes toy base --out results/decisions.json
 
 Each pair computes the same numbers but for rounding, which is checked first. Prints a table of
 medians and of how many times faster ours is (lowest and highest of the rounds). Tensors have the
@@ -431,7 +431,7 @@ def _dtype() -> torch.dtype:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=["tiny", "base"])
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=["toy", "base"])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--iterations", choices=("kept", "freed"), help=argparse.SUPPRESS)

@@ -145,7 +145,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("results/gpu"), metavar="DIR")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--size", default="base", help="tiny, small or base")
+    parser.add_argument("--size", default="base", help="toy, tiny, small or base")
     parser.add_argument("--updates", type=int, default=20, help="updates in one timing")
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--timeout", type=float, help="seconds for each step, instead of its own")

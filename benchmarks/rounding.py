@@ -88,8 +88,9 @@ def played(agent: Agent, steps: int) -> Iterator[Moment]:
         image, uniform = torch.from_numpy(obs).permute(2, 0, 1)[None], torch.rand(1, *noise)
         yield Moment(image, memory, uniform)
         with torch.no_grad():
-            action = agent.actor.policy(image, memory, uniform).exp().multinomial(1)[:, 0]
-        memory = remember(memory, image, action, is_first)
+            posterior = agent.world_model.encode(image)
+            action = agent.actor.policy(posterior, memory, uniform).exp().multinomial(1)[:, 0]
+        memory = remember(memory, image, action, is_first, posterior)
         obs, _, terminated, truncated, _ = env.step(int(action))
         over = terminated or truncated
 
@@ -101,7 +102,8 @@ def seen(agent: Agent, moments: Sequence[Moment]) -> Seen:
     for image, memory, uniform in moments:
         posterior = model.encode(image)
         z = model.latent.sample(posterior, uniform[:, -1])
-        policy = agent.actor.policy(image, memory, uniform)
+        own = memory._replace(posterior=model.encode(memory.obs))
+        policy = agent.actor.policy(posterior, own, uniform)
         found.append(Seen(policy, posterior.log(), 255 * model.decode(z)))
     return Seen(*map(torch.cat, zip(*found, strict=True)))
 

@@ -145,7 +145,7 @@ def time_text(seconds: float) -> str:
 
 
 def measure(runs: int, updates: int) -> dict:
-    """Simulate a suite of tiny Catch runs, from shorter runs and from its own, and run it."""
+    """Simulate a suite of toy Catch runs, from shorter runs and from its own, and run it."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name, RayPool(None) as pool:
         folder = Path(name)
@@ -219,10 +219,10 @@ def training_s(run: Path) -> float:
 
 
 def catch_tasks(runs: int, updates: int) -> list[Task]:
-    agent = agent_config(size="tiny")
+    agent = agent_config(size="toy")
     config = RunConfig(
         env="stormrl/Catch-v0",
-        size="tiny",
+        size="toy",
         device="cpu",
         steps=agent.replay.warmup + updates,
         agent=agent,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from small_runs import small_config
+from small_runs import new_run, small_config
 from stormrl import device, runs
 from stormrl.run_directory import RunDirectory
 
@@ -60,6 +60,20 @@ def test_a_run_keeps_the_arithmetic_that_it_began_with(
     kept = []
     runs.resume(tmp_path / "run", 25, started=lambda trainer: kept.append(trainer.backend.dtype))
     assert kept == [torch.float32]
+
+
+def test_a_run_that_began_before_this_was_measured_goes_on_as_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the processor lists, and for good."""
+    new_run(tmp_path / "run", steps=20, precision="auto")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(device, "fastest_on_cpu", lambda: torch.float32)
+    kept = []
+    runs.resume(tmp_path / "run", started=lambda trainer: kept.append(trainer.backend.dtype))
+    assert kept == [torch.bfloat16]
+    assert RunDirectory.open(tmp_path / "run").config.precision == "bf16"
 
 
 def test_measuring_leaves_the_random_stream_alone() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from small_runs import go_on, new_run, small_config
 from stormrl.config import RunConfig, to_dict
+from stormrl.device import settled
 from stormrl.errors import UserError
 from stormrl.jsonlines import read_jsonlines
 from stormrl.presets import agent_config
@@ -152,6 +153,7 @@ def test_another_configuration_in_the_directory_is_refused():
     refuse_others(task, None)
     refuse_others(task, to_dict(task.config))
     refuse_others(task, to_dict(dataclasses.replace(task.config, steps=40)))
+    refuse_others(task, to_dict(settled(task.config)))
     longer = to_dict(dataclasses.replace(task.config, steps=70))
     with pytest.raises(UserError, match=r"steps: .* is set to 70 steps; give --steps 70"):
         refuse_others(task, longer)

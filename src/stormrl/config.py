@@ -324,8 +324,8 @@ class ReplayConfig:
     warmup: int = 1024
     """Steps of uniformly random actions before training starts."""
     rewarded: float = 0.0
-    """Share of the world model's windows that are drawn around a step with a reward, if there is
-    one; the others are drawn uniformly."""
+    """Share of the world model's windows, rounded up to whole ones, that are drawn around a step
+    with a reward, if there is one; the others are drawn uniformly."""
 
     def __post_init__(self) -> None:
         _positive(self, "replay", "capacity", "warmup")
@@ -467,7 +467,8 @@ class RunConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the networks; auto takes what the device does fastest."""
+    """Arithmetic of the networks; auto takes what the device does fastest when the run begins, and
+    the run keeps it."""
     compile: Literal["auto", "off", "on"] = "auto"
     """Compile the update; auto takes the measured best of the device."""
     cuda_graph: Literal["off", "on"] = "off"

@@ -70,8 +70,12 @@ def fastest_on_cpu() -> torch.dtype:
     # In turn, so that a slow moment of the machine meets both.
     rounds = [[work(dtype) for dtype in (torch.bfloat16, torch.float32)] for _ in range(TRIALS)]
     narrow, wide = map(min, zip(*rounds, strict=True))
-    listed = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if narrow < wide * (DOUBT if listed else 1 / DOUBT) else torch.float32
+    doubt = DOUBT if _lists_bf16() else 1 / DOUBT
+    return torch.bfloat16 if narrow < wide * doubt else torch.float32
+
+
+def _lists_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def choose_compile(name: str, device: torch.device) -> bool:
@@ -136,7 +140,17 @@ class Backend:
 
 def settled(config: RunConfig) -> RunConfig:
     """The config with what is measured once for a whole run. Raises `UserError` as below."""
-    dtype = choose_precision(config.precision, choose_device(config.device))
+    return _with(config, choose_precision(config.precision, choose_device(config.device)))
+
+
+def settled_before(config: RunConfig) -> RunConfig:
+    """The same for a run that began when a CPU's arithmetic was chosen by what it lists."""
+    if choose_device(config.device).type == "cuda":
+        return settled(config)
+    return _with(config, torch.bfloat16 if _lists_bf16() else torch.float32)
+
+
+def _with(config: RunConfig, dtype: torch.dtype) -> RunConfig:
     (name,) = (name for name, each in DTYPES.items() if each == dtype)
     return replace(config, precision=name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -155,7 +156,7 @@ class Learner:
 
     def _batch(self, replay: Replay, demonstration: Replay | None) -> Batch:
         config = self.config.world_model
-        rewarded = round(self.config.replay.rewarded * config.batch_size)
+        rewarded = math.ceil(self.config.replay.rewarded * config.batch_size)
         batch = replay.sample(config.batch_size, config.batch_length, rewarded)
         if demonstration is None:
             return batch

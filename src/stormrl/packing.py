@@ -46,11 +46,12 @@ def pack(
     The scores are those of the rounded networks, played anew for `episodes` episodes, by default
     under the training's protocol; random play has episodes of the same seeds. step: the checkpoint,
     by default the newest. An agent of the same name is replaced.
-    Raises `UserError`, and writes nothing, if the name cannot be one, the run cannot be read, the
-    agent is too large or the package's folder cannot be written.
+    Raises `UserError`, and writes nothing, if the name cannot be one, the run cannot be read or had
+    a demonstration, the agent is too large or the package's folder cannot be written.
     """
     path = pretrained.path_of(name)
     agent = Agent.load(run, step, device)
+    _refuse_demonstration(agent.config)
     content = tensor_files.to_bytes(round_networks(agent))
     _check_size(content, run)
     rules = find_protocol(protocol or agent.config.protocol)
@@ -111,6 +112,12 @@ def _rounded(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         narrow = parameter.ndim > 1
         yield name, parameter.detach().to(torch.bfloat16 if narrow else parameter.dtype)
     yield from module.named_buffers()
+
+
+def _refuse_demonstration(config: RunConfig) -> None:
+    """Its file does not come along, and where it lies is nobody else's business."""
+    if config.agent.demonstration.path:
+        raise UserError("run", "had a demonstration, which is not packed; pack a run without one")
 
 
 def _check_size(content: bytes, run: str | Path) -> None:

@@ -301,10 +301,11 @@ def _refuse_foreign(cache: Path) -> None:
 def _is_usable(run: Path, agent: Pretrained) -> bool:
     """Whether the agent lies there, whole, with room for what commands write into a run."""
     try:
-        checkpoint.load(run, agent.step)
-    except UserError:
+        saved = checkpoint.load(run, agent.step)
+        same = read_json(run / CONFIG) == agent.record and saved.state["pretrained"] == agent.name
+    except (UserError, KeyError):
         return False
-    return (run / CONFIG).is_file() and os.access(run, os.W_OK)
+    return same and os.access(run, os.W_OK)
 
 
 def _put(made: Path, run: Path, agent: Pretrained) -> None:

@@ -17,7 +17,7 @@ from stormrl.agent import Agent
 from stormrl.config import RunConfig, to_dict
 from stormrl.config_io import CONFIG, config_from_dict
 from stormrl.demonstration import check_demonstration
-from stormrl.device import choose_device, settled
+from stormrl.device import choose_device, settled, settled_before
 from stormrl.envs import PROTOCOLS, Protocol, game_sizes, make_env
 from stormrl.envs.atari import is_atari
 from stormrl.envs.make import find_spec
@@ -62,6 +62,8 @@ def resume(
     """
     run = resumable(run_dir)
     check(run.config)
+    if run.config.precision == "auto":
+        run = _rewritten(run, settled_before(run.config))
     if steps is not None:
         run = _extended(run, steps)
     done = steps_done(run.path)
@@ -168,7 +170,11 @@ def _extended(run: RunDirectory, steps: int) -> RunDirectory:
     done = steps_done(run.path)
     if steps < done:
         raise UserError("steps", f"is {steps}, but {run.path} is at step {done}; give more")
-    config = dataclasses.replace(run.config, steps=steps)
+    return _rewritten(run, dataclasses.replace(run.config, steps=steps))
+
+
+def _rewritten(run: RunDirectory, config: RunConfig) -> RunDirectory:
+    """The run with another config, in its config.json as well."""
     record = read_json(run.path / CONFIG) | {"config": to_dict(config)}
     with run.lock():
         replace(run.path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")

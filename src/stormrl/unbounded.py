@@ -37,8 +37,8 @@ class UnboundedSequence:
         """Hidden state after one more latent and the action taken there."""
         full = len(self) == self.limit
         if full:
-            kept = max(self.limit // 2 - 1, 1)
-            self.z, self.action = self.z[-kept:], self.action[-kept:]
+            kept = min(max(self.limit // 2 - 1, 1), self.limit - 1)
+            self.z, self.action = self.z[self.limit - kept :], self.action[self.limit - kept :]
         self.z.append(z)
         self.action.append(action)
         if full or self.cache is None:

@@ -109,6 +109,8 @@ class Workbench:
         """One world-model update and one agent update."""
         for scheduled in self.updates:
             scheduled.update()
+        # As in training: what was encoded by the weights before is encoded anew.
+        self.collector.actor.weights += 1
 
     def written(self) -> Mapping[str, Work]:
         """What a captured update hides from a count: the same, operator by operator."""
@@ -116,6 +118,7 @@ class Workbench:
         def update() -> None:
             for unit in self.learner.units():
                 unit.update(self.replay, None)
+            self.collector.actor.weights += 1
 
         def iteration() -> None:
             self.collector.step(random=False)

@@ -78,7 +78,9 @@ def tasks(
 
 
 def check_games(planned: Sequence[Task]) -> None:
-    """Raises `UserError` if a game cannot be made or trained on here."""
+    """Raises `UserError` if a game cannot be made or trained on here, or an agent not trained."""
+    for agent in {task.config.agent for task in planned}:
+        agent.check_positions()
     for env, protocol in sorted({(task.config.env, task.config.protocol) for task in planned}):
         made = make_env(env, find_protocol(protocol))
         game_sizes(made)
@@ -88,7 +90,8 @@ def check_games(planned: Sequence[Task]) -> None:
 def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
     """Raises `UserError` if the directory holds a run of another configuration.
 
-    `config` is what its config.json says. The number of steps alone may have grown.
+    `config` is what its config.json says. The number of steps may have grown, and a precision that
+    was left open has been settled when the run began.
     """
     if config is None:
         return
@@ -96,7 +99,8 @@ def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
     if found["steps"] > wanted["steps"]:
         remedy = f"give --steps {found['steps']} or another --out"
         raise UserError("steps", f"{task.name} is set to {found['steps']} steps; {remedy}")
-    for field in wanted.keys() - {"steps"}:
+    settled = {"precision"} if wanted["precision"] == "auto" else set()
+    for field in wanted.keys() - {"steps"} - settled:
         if field in found and found[field] != wanted[field]:
             began = f"{task.name} began with {found[field]!r}, not {wanted[field]!r}"
             raise UserError(field, f"{began}; go on with the same flags or give another --out")
