@@ -76,8 +76,8 @@ def test_remembering_leaves_the_old_memory_as_it_was() -> None:
     experience = random_batch(2, LENGTH)
     memory = memory_of(model, experience, [2, 4])
     before = [x.clone() for x in memory]
-    newest = (x[:, 0] for x in (experience.obs, experience.action))
-    remember(memory, *newest, torch.tensor([True, True]), memory.posterior[:, 0])
+    obs, action = experience.obs[:, 0], experience.action[:, 0]
+    remember(memory, obs, action, torch.tensor([True, True]), memory.posterior[:, 0])
     assert all(torch.equal(a, b) for a, b in zip(memory, before, strict=True))
 
 

@@ -1,5 +1,6 @@
 """Which arithmetic a run gets, and that it keeps it."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_auto_takes_what_is_measured_faster(
             return self.weight
 
     monkeypatch.setattr(device, "Encoder", Slow)
-    monkeypatch.setattr(device.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: listed)
     assert device.choose_precision("auto", torch.device("cpu")) == expected
