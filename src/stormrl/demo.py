@@ -58,7 +58,7 @@ class Plan(NamedTuple):
 
 
 DEMO = (
-    Plan(recipes.catch(), share=0.45, reserve_s=15),
+    Plan(recipes.catch(), share=0.3, reserve_s=15),
     Plan(
         RunConfig(
             env="ALE/RoadRunner-v5",

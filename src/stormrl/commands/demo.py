@@ -29,7 +29,7 @@ class Options:
 
     out: Path = Path("demo")
     """Folder for the runs, films, curves, summary.json and summary.md."""
-    minutes: float = 11.0
+    minutes: float = 12.0
     """How long all of it may take."""
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
