@@ -38,6 +38,7 @@ def small_config(**fields) -> RunConfig:
         "evaluation_episodes": 0,
         "compile": "off",
         "device": "cpu",
+        "precision": "fp32",
     }
     return RunConfig(**(settings | fields))
 

@@ -96,7 +96,7 @@ def test_presets_keep_what_they_are_beside_other_flags(tmp_path, capsys):
     """Each preset's own fields, and the flag that holds for both."""
     out = ["--out", str(tmp_path), "--dry-run", "--json"]
     args = ["--games", GAME, "--seeds", "1", "--presets", "paper", "official", "--size", "toy"]
-    assert main(["suite", *args, "--imagination.horizon", "5", *out]) == 0
+    assert main(["suite", *args, "--imagination.horizon", "5", "--acting.context", "9", *out]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [run["name"] for run in plan["runs"]] == [
         "catch-paper-toy-seed1",
@@ -105,7 +105,7 @@ def test_presets_keep_what_they_are_beside_other_flags(tmp_path, capsys):
     from stormrl.commands.suite import Choice, Options, _defaults
     from stormrl.flags import parse, parse_some
 
-    given = [*args, "--imagination.horizon", "5"]
+    given = [*args, "--imagination.horizon", "5", "--acting.context", "9"]
     choice = parse_some(Choice, given)
     configs = [
         parse(Options, given, "stormrl suite", _defaults(name, choice.size)).config(name)
