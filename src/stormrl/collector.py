@@ -13,9 +13,9 @@ from torch import Tensor
 from stormrl.acting import Actor
 from stormrl.envs import Protocol, restore, snapshot
 from stormrl.errors import UserError
-from stormrl.learner_state import check_tensors
 from stormrl.replay import Replay, Transition
 from stormrl.run_state import RunState
+from stormrl.tensor_files import check_tensors
 from stormrl.types import Memory
 
 ENV = "env."

@@ -25,7 +25,7 @@ from stormrl.presets import agent_config
 from stormrl.pretrained import Pretrained
 from stormrl.progress import Progress, SilentProgress, duration_text
 from stormrl.published import STEPS, STORM, game_of
-from stormrl.record import EPISODES
+from stormrl.run_files import EPISODES
 from stormrl.scoring import mean_and_stderr, score_text
 from stormrl.trainer import Trainer
 from stormrl.yardsticks import PublishedThen, Yardsticks, chance, published_then, yardsticks

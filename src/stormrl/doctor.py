@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from stormrl.config import RunConfig
 from stormrl.jsonlines import is_number, read_jsonlines
 from stormrl.on_track import Track, track, track_record
-from stormrl.record import EPISODES, METRICS
 from stormrl.run_directory import RunDirectory
+from stormrl.run_files import EPISODES, METRICS
 
 ENOUGH = 300
 """World-model updates before which no number tells more than that it is early."""

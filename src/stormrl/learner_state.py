@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from stormrl.errors import UserError
 from stormrl.learner import Learner
+from stormrl.tensor_files import check_tensors
 
 
 def learner_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:
@@ -75,22 +75,6 @@ def optimizer_tensors(optimizer: torch.optim.Adam, module: nn.Module) -> dict[st
     return tensors
 
 
-def check_tensors(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], group: str) -> None:
-    """Raises `UserError` unless `saved` can take the place of `live`, tensor for tensor."""
-    for name in sorted(saved.keys() - live.keys()):
-        raise _mismatch(group, f"holds {name!r}, which this model does not have")
-    for name, expected in live.items():
-        if name not in saved:
-            raise _mismatch(group, f"lacks {name!r}")
-        given = saved[name]
-        if given.shape != expected.shape:
-            shapes = f"{list(given.shape)}, expected shape {list(expected.shape)}"
-            raise _mismatch(group, f"holds {name!r} of shape {shapes}")
-        if given.dtype != expected.dtype:
-            dtypes = f"{given.dtype}, expected dtype {expected.dtype}"
-            raise _mismatch(group, f"holds {name!r} as {dtypes}")
-
-
 @torch.no_grad()
 def copy_tensors(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Write `saved` into `live`, whatever device either is on."""
@@ -109,8 +93,3 @@ def _adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Ten
         state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
     return state
-
-
-def _mismatch(group: str, what: str) -> UserError:
-    remedy = "use the configuration that the checkpoint was saved with"
-    return UserError("checkpoint", f"{group} {what}; {remedy}")

@@ -21,7 +21,7 @@ from stormrl.jsonlines import is_number, read_jsonlines
 from stormrl.learner_state import copy_tensors, module_tensors
 from stormrl.presets import agent_config
 from stormrl.pretrained import Pretrained
-from stormrl.record import EPISODES, METRICS
+from stormrl.run_files import EPISODES, METRICS
 from stormrl.runs import agent_scores, find_protocol
 from stormrl.trainer import EVALUATION_SEED
 

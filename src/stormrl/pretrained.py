@@ -30,7 +30,7 @@ from stormrl.config_io import CONFIG, config_from_dict
 from stormrl.errors import UserError
 from stormrl.files import Seal, read_json, read_limited, reason, write
 from stormrl.jsonlines import JsonLines, is_number
-from stormrl.record import EPISODES, METRICS, SCORES
+from stormrl.run_files import EPISODES, METRICS, SCORES
 
 PREFIX = "pretrained:"
 FORMAT = 1

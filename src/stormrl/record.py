@@ -17,12 +17,7 @@ from stormrl.errors import UserError
 from stormrl.files import replace, writable
 from stormrl.jsonlines import JsonLines, keep_until, plain, truncate
 from stormrl.media import Frames, gif_bytes, write_mp4
-
-METRICS = "metrics.jsonl"
-EPISODES = "episodes.jsonl"
-SCORES = "scores.jsonl"
-DIAGNOSES = "diagnosis.jsonl"
-FAILURE = "failure.txt"
+from stormrl.run_files import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
 
 
 class Sink(Protocol):

@@ -8,7 +8,8 @@ from pathlib import Path
 from stormrl.errors import UserError
 from stormrl.evaluate import Score
 from stormrl.jsonlines import read_jsonlines
-from stormrl.record import SCORES, Recorder
+from stormrl.record import Recorder
+from stormrl.run_files import SCORES
 
 
 def write_scores(run: Path, step: int, protocol: str, scores: Sequence[Score]) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from stormrl.config import AgentConfig
 from stormrl.errors import Fault, UserError
-from stormrl.learner_state import check_tensors
 from stormrl.replay import Replay
+from stormrl.tensor_files import check_tensors
 
 METRIC = "metric."
 """Prefix of a metric's name among the tensors of a part."""

@@ -53,6 +53,22 @@ def metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def check_tensors(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], group: str) -> None:
+    """Raises `UserError` unless `saved` can take the place of `live`, tensor for tensor."""
+    for name in sorted(saved.keys() - live.keys()):
+        raise _mismatch(group, f"holds {name!r}, which this model does not have")
+    for name, expected in live.items():
+        if name not in saved:
+            raise _mismatch(group, f"lacks {name!r}")
+        given = saved[name]
+        if given.shape != expected.shape:
+            shapes = f"{list(given.shape)}, expected shape {list(expected.shape)}"
+            raise _mismatch(group, f"holds {name!r} of shape {shapes}")
+        if given.dtype != expected.dtype:
+            dtypes = f"{given.dtype}, expected dtype {expected.dtype}"
+            raise _mismatch(group, f"holds {name!r} as {dtypes}")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[safetensors.safe_open]:
     """Only the header is read, and checked against the file's size."""
@@ -66,3 +82,8 @@ def _opened(path: Path) -> Iterator[safetensors.safe_open]:
 def _owned(tensor: Tensor) -> Tensor:
     """A copy that shares memory with no other tensor, as the format demands."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _mismatch(group: str, what: str) -> UserError:
+    remedy = "use the configuration that the checkpoint was saved with"
+    return UserError("checkpoint", f"{group} {what}; {remedy}")

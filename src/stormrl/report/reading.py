@@ -15,8 +15,8 @@ from stormrl.errors import UserError
 from stormrl.files import read_json, read_limited
 from stormrl.jsonlines import HISTORY_LIMIT, is_number
 from stormrl.on_track import Track, track
-from stormrl.record import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
 from stormrl.run_directory import RunDirectory
+from stormrl.run_files import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
 
 Line = dict[str, Any]
 

@@ -12,7 +12,7 @@ from stormrl.config_io import CONFIG
 from stormrl.errors import UserError
 from stormrl.files import parse_json
 from stormrl.progress import EPISODES_IN_MEAN
-from stormrl.record import EPISODES, METRICS
+from stormrl.run_files import EPISODES, METRICS
 from stormrl.suite.attempt_log import ATTEMPTS, START
 from stormrl.suite.storage import Storage
 
