@@ -14,12 +14,12 @@ from pathlib import Path
 
 from scipy.stats import mannwhitneyu
 
+from stormrl.acting.evaluate import random_scores
+from stormrl.disk.jsonlines import read_jsonlines
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
-from stormrl.evaluate import random_scores
-from stormrl.figures import Curve, learning_curve
-from stormrl.jsonlines import read_jsonlines
-from stormrl.run_directory import RunDirectory
-from stormrl.scoring import mean_and_stderr
+from stormrl.pictures.figures import Curve, learning_curve
+from stormrl.scores.summary import mean_and_stderr
 
 RANDOM_SEED = 3_000_000
 

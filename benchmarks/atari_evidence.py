@@ -25,19 +25,19 @@ from scipy.stats import mannwhitneyu
 
 from atari_figures import Episodes, draw, standing
 from held_actions import policy_text, return_text, with_episodes
-from stormrl import published_curves
+from stormrl.disk.files import read_json
+from stormrl.disk.jsonlines import plain
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
-from stormrl.files import read_json
-from stormrl.jsonlines import plain
-from stormrl.published import game_of
 from stormrl.report.reading import Run, Series, numbers, read_run
-from stormrl.run_directory import RunDirectory
-from stormrl.runs import steps_done
-from stormrl.scoring import mean_and_stderr
+from stormrl.runs.whole import steps_done
+from stormrl.scores import curves
+from stormrl.scores.published import game_of
+from stormrl.scores.summary import mean_and_stderr
 
 SUMMARY, EPISODES, TABLE, HELD = "summary.json", "episodes.csv", "table.md", "held_actions.json"
 FIELDS = ("game", "seed", "step", "minutes", "return", "length")
-PUBLISHED = published_curves.NEAREST
+PUBLISHED = curves.NEAREST
 HEADER = (
     *("game", "seed", "steps", "updates", "minutes", "score"),
     *("random play", "p", "best held action", "p", "DreamerV3 at that step"),
@@ -114,7 +114,7 @@ def evidence(runs: Sequence[Run], baselines: Mapping[str, Any]) -> dict[str, Any
     return {
         "protocol": baselines["protocol"],
         "held_actions": baselines["how"],
-        "published": published_curves.run_set(PUBLISHED)._asdict(),
+        "published": curves.run_set(PUBLISHED)._asdict(),
         "games": {
             name: {
                 "random": baselines["games"][name]["random"],
@@ -175,16 +175,16 @@ def p_greater(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def published_band(env: str) -> dict[str, Any] | None:
     """The published curve of a game: its seeds, bin by bin; None where there is none."""
-    name = published_curves.game_with_curves(env)
-    return None if name is None else published_curves.band(name, (PUBLISHED,))._asdict()
+    name = curves.game_with_curves(env)
+    return None if name is None else curves.band(name, (PUBLISHED,))._asdict()
 
 
 def published_at(env: str, step: int) -> dict[str, float] | None:
     """The published seeds' training returns in the bin that holds a step."""
-    name, end = published_curves.game_with_curves(env), bin_end(step)
-    if name is None or end not in published_curves.bin_ends():
+    name, end = curves.game_with_curves(env), bin_end(step)
+    if name is None or end not in curves.bin_ends():
         return None
-    seeds = published_curves.at(name, (PUBLISHED,), end)
+    seeds = curves.at(name, (PUBLISHED,), end)
     if not seeds:
         return None
     return {"low": min(seeds), "median": float(np.median(seeds)), "high": max(seeds)}
@@ -192,7 +192,7 @@ def published_at(env: str, step: int) -> dict[str, float] | None:
 
 def bin_end(step: int) -> int:
     """The last step of the bin that holds `step`."""
-    return math.ceil(step / published_curves.WIDTH) * published_curves.WIDTH
+    return math.ceil(step / curves.WIDTH) * curves.WIDTH
 
 
 def minutes_of(run: Run) -> Sequence[float]:
@@ -241,9 +241,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     rows = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
     rows += [table_row(run, record["games"][run["game"]]) for run in record["runs"]]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    about = ABOUT.format(
-        protocol=record["protocol"], width=published_curves.WIDTH, **record["published"]
-    )
+    about = ABOUT.format(protocol=record["protocol"], width=curves.WIDTH, **record["published"])
     return "\n".join([*lines, "", about, "", f"Held actions: {record['held_actions']}", ""])
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from held_actions import mean_text, policy_text, return_text
-from stormrl.figures import COLOURS, GRID, INK, LINE, PALE, rolling_mean
+from stormrl.pictures.figures import COLOURS, GRID, INK, LINE, PALE, rolling_mean
 
 OURS = (COLOURS[0], COLOURS[2], COLOURS[5])
 """Colours of the seeds."""

@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 
-from stormrl.allocator import keep_freed_memory
-from stormrl.device import Backend
-from stormrl.learner import Learner
-from stormrl.presets import agent_config
-from stormrl.replay import Replay
+from stormrl.config.presets import agent_config
+from stormrl.experience.replay import Replay
+from stormrl.learning.learner import Learner
+from stormrl.machine.allocator import keep_freed_memory
+from stormrl.machine.device import Backend
 
 ACTIONS = 6
 STAGES = ("world_model", "imagination", "actor_critic")

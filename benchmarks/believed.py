@@ -16,10 +16,10 @@ import gymnasium
 import numpy as np
 import torch
 
-from stormrl.agent import Agent
+from stormrl.dreams.env import DreamContext, DreamEnv
 from stormrl.envs import PROTOCOLS, make_env
-from stormrl.envs.dream import DreamContext, DreamEnv
 from stormrl.envs.toy import CENTRE, GRID, STAY, Catch
+from stormrl.runs.agent import Agent
 
 SEED = 5_000_000
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import gymnasium
 import torch
 
-from stormrl.agent import Agent
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.envs.toy import Catch
+from stormrl.runs.agent import Agent
 
 SEED = 4_000_000
 

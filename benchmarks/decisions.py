@@ -26,24 +26,24 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stormrl.actor_critic import ActorCritic
-from stormrl.agent_state import agent_state
-from stormrl.allocator import keep_freed_memory
+from stormrl.agents.features import agent_state
+from stormrl.agents.reinforce import ActorCritic
 from stormrl.bench.timing import first_seconds, seconds
 from stormrl.bench.workbench import Workbench
-from stormrl.config import AgentConfig, RunConfig
-from stormrl.device import choose_backend
-from stormrl.functional import symlog, two_hot_cross_entropy, two_hot_position
+from stormrl.config.parts import AgentConfig, RunConfig
+from stormrl.config.presets import SIZES, agent_config
+from stormrl.experience.replay import Replay
+from stormrl.machine.allocator import keep_freed_memory
+from stormrl.machine.device import choose_backend
+from stormrl.machine.provenance import provenance
 from stormrl.nn.attention import Block, SelfAttention, attention_bias, cacheable
-from stormrl.nn.batch_norm import BatchNorm
 from stormrl.nn.conv import Encoder
+from stormrl.nn.cpu.batch_norm import BatchNorm
+from stormrl.nn.cpu.strided import Doubling, Halving, halve_relu
+from stormrl.nn.functional import symlog, two_hot_cross_entropy, two_hot_position
 from stormrl.nn.precision import compute_dtype
-from stormrl.nn.strided import Doubling, Halving, halve_relu
-from stormrl.presets import SIZES, agent_config
-from stormrl.provenance import provenance
-from stormrl.replay import Replay
-from stormrl.sequence import Transformer, episode_mask
-from stormrl.world_model import WorldModel
+from stormrl.worlds.latent import WorldModel
+from stormrl.worlds.transformer import Transformer, episode_mask
 
 CPU = torch.device("cpu")
 ACTIONS = 6

@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from stormrl.acting.evaluate import RandomPlayer, Score, evaluate, random_scores
 from stormrl.commands.output import messages, number, results, say, table
+from stormrl.disk.files import read_json
 from stormrl.envs import Protocol, action_meanings, make_env
 from stormrl.errors import UserError
-from stormrl.evaluate import RandomPlayer, Score, evaluate, random_scores
-from stormrl.files import read_json
-from stormrl.provenance import provenance
-from stormrl.published import game_of
-from stormrl.runs import find_protocol
-from stormrl.scoring import mean_and_stderr
+from stormrl.machine.provenance import provenance
+from stormrl.runs.whole import find_protocol
+from stormrl.scores.published import game_of
+from stormrl.scores.summary import mean_and_stderr
 from stormrl.types import Memory
 
 GAMES = ("RoadRunner", "UpNDown", "CrazyClimber", "KungFuMaster", "Boxing")

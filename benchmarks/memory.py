@@ -18,10 +18,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from miniature import shrunk  # pyright: ignore[reportMissingImports]
-from stormrl.config import RunConfig
-from stormrl.progress import SilentProgress
-from stormrl.run_directory import RunDirectory
-from stormrl.trainer import Trainer
+from stormrl.config.parts import RunConfig
+from stormrl.disk.run_directory import RunDirectory
+from stormrl.history.progress import SilentProgress
+from stormrl.runs.trainer import Trainer
 
 MIB = 2**20
 

@@ -1,4 +1,4 @@
-"""How often the interval of `stormrl.on_track` holds what it should hold, and what it shuts out.
+"""How often the interval of `on_track` holds what it should hold, and what it shuts out.
 
 Each published seed in turn is taken for a new run and compared with the others of its game, at
 every bin of 5,000 steps from 10,000 on. Random play is played here, in the games that rise early.
@@ -15,9 +15,9 @@ import gymnasium
 import numpy as np
 from scipy.stats import skew, zscore
 
-from stormrl.on_track import FIRST, SEVERAL, Bin, Scale, weak_play
-from stormrl.published_curves import FAMILY, NEAREST, PPO, WIDTH, at, bin_ends, games
-from stormrl.reproduction import prediction_interval
+from stormrl.scores.curves import FAMILY, NEAREST, PPO, WIDTH, at, bin_ends, games
+from stormrl.scores.on_track import FIRST, SEVERAL, Bin, Scale, weak_play
+from stormrl.scores.reproduction import prediction_interval
 
 ENDS = [end for end in bin_ends() if end >= FIRST]
 EARLY = ("RoadRunner", "UpNDown", "CrazyClimber", "KungFuMaster", "Boxing")

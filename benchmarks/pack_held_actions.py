@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stormrl.disk.files import read_json
 from stormrl.errors import UserError
-from stormrl.files import read_json
 
 DATA = Path(__file__).parents[1] / "src" / "stormrl" / "data" / "held_actions.json"
 

@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from stormrl.commands.pretrained import describe
-from stormrl.jsonlines import plain
-from stormrl.packing import pack
+from stormrl.disk.jsonlines import plain
+from stormrl.runs.packing import pack
 
 
 def main() -> None:

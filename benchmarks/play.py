@@ -10,9 +10,9 @@ import time
 
 import torch
 
-from stormrl.agent import Agent
 from stormrl.play.packets import Pace, packet, point
 from stormrl.play.table import Table
+from stormrl.runs.agent import Agent
 
 WARM_UP = 20
 

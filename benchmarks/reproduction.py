@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import skew, zscore
 
-from stormrl.published import STORM, STORM_RERUN, games, published_agent
-from stormrl.reproduction import MANY, PPO, Comparison, Verdict, compare, prediction_interval
+from stormrl.scores.published import STORM, STORM_RERUN, games, published_agent
+from stormrl.scores.reproduction import MANY, PPO, Comparison, Verdict, compare, prediction_interval
 
 LEVELS = (0.9, 0.95, 0.99)
 TELLING = ("Boxing", "RoadRunner", "CrazyClimber")

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stormrl.acting import remember
-from stormrl.agent import Agent
+from stormrl.acting.actor import remember
 from stormrl.envs import PROTOCOLS, make_env
-from stormrl.learner_state import copy_tensors, module_tensors
-from stormrl.packing import round_networks
+from stormrl.learning.state import copy_tensors, module_tensors
+from stormrl.runs.agent import Agent
+from stormrl.runs.packing import round_networks
 from stormrl.types import Memory
 
 SEED = 5_000_000

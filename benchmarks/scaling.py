@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stormrl.config import RunConfig
-from stormrl.files import read_json
-from stormrl.jsonlines import read_jsonlines
-from stormrl.presets import agent_config
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
+from stormrl.disk.files import read_json
+from stormrl.disk.jsonlines import read_jsonlines
 from stormrl.suite.estimate import START_S, figures_for
 from stormrl.suite.plan import Plan, Task, tasks
 from stormrl.suite.ray_pool import RayPool

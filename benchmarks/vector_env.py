@@ -17,10 +17,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from stormrl.device import Backend
+from stormrl.config.presets import SIZES, agent_config
 from stormrl.envs import PROTOCOLS, make_env
-from stormrl.learner import Learner
-from stormrl.presets import SIZES, agent_config
+from stormrl.learning.learner import Learner
+from stormrl.machine.device import Backend
 from vector_games import vector_env  # pyright: ignore[reportMissingImports]
 
 GAMES = {"ALE/Boxing-v5": "boxing", "ALE/Breakout-v5": "breakout", "ALE/Qbert-v5": "qbert"}

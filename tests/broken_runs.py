@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stormrl.config import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
-from stormrl.presets import agent_config
-from stormrl.progress import SilentProgress
-from stormrl.run_directory import RunDirectory
-from stormrl.trainer import Trainer
+from stormrl.config.parts import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
+from stormrl.config.presets import agent_config
+from stormrl.disk.run_directory import RunDirectory
+from stormrl.history.progress import SilentProgress
+from stormrl.runs.trainer import Trainer
 
 RECORDED = Path(__file__).parent / "data" / "doctor"
 WARMUP, UPDATES = 256, 350

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stormrl import files
+from stormrl.disk import files
 from stormrl.errors import UserError
 
 

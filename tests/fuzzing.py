@@ -19,17 +19,24 @@ import torch
 from hypothesis import strategies as st
 
 from small_runs import go_on, new_run
-from stormrl import checkpoint, provenance
 from stormrl.cli import COMMANDS, main
+from stormrl.commands.flags import flags
 from stormrl.commands.train import NewRun, OldRun
-from stormrl.config import RunConfig, to_dict
-from stormrl.config_io import config_from_dict
+from stormrl.config.json import config_from_dict
+from stormrl.config.parts import RunConfig, to_dict
+from stormrl.disk import checkpoint
+from stormrl.disk.files import Seal
 from stormrl.envs import Catch
-from stormrl.episodes import HEADER, RecordedEpisode, Recording, read_recording, write_recording
 from stormrl.errors import UserError
-from stormrl.files import Seal
-from stormrl.flags import flags
-from stormrl.trainer import Outcome, Trainer
+from stormrl.experience.episodes import (
+    HEADER,
+    RecordedEpisode,
+    Recording,
+    read_recording,
+    write_recording,
+)
+from stormrl.machine import provenance
+from stormrl.runs.trainer import Outcome, Trainer
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, -1, 1, 2**31, 2**63, 2**70, 10**400])
 ATOMS = st.none() | st.booleans() | NUMBERS | st.text(max_size=6)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from miniature import shrunk
-from stormrl import presets, runs
-from stormrl.config import RunConfig
-from stormrl.learner_state import learner_tensors
-from stormrl.trainer import Trainer
+from stormrl.config import presets
+from stormrl.config.parts import RunConfig
+from stormrl.learning.state import learner_tensors
+from stormrl.runs import whole
+from stormrl.runs.trainer import Trainer
 
 BITS = Path(__file__).parent / "golden" / "bits.json"
 PRESETS = ("paper", "official")
@@ -66,7 +67,7 @@ def trained(preset: str, folder: Path) -> dict[str, Tensor]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        runs.train(config, folder / preset, started=keep)
+        whole.train(config, folder / preset, started=keep)
     finally:
         torch.set_num_threads(threads)
     return kept

@@ -5,7 +5,7 @@ Counted in multiplications with an addition each; a floating-point operation is 
 
 from typing import NamedTuple
 
-from stormrl.config import AgentConfig, HeadConfig, WorldModelConfig
+from stormrl.config.parts import AgentConfig, HeadConfig, WorldModelConfig
 
 IMAGE_CHANNELS, SIDE, KERNEL = 3, 64, 4 * 4
 CONTINUES = 1

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stormrl.config import RunConfig, to_dict
-from stormrl.presets import agent_config
-from stormrl.provenance import provenance
-from stormrl.published import STORM, published_agent
-from stormrl.run_directory import FORMAT
+from stormrl.config.parts import RunConfig, to_dict
+from stormrl.config.presets import agent_config
+from stormrl.disk.run_directory import FORMAT
+from stormrl.machine.provenance import provenance
+from stormrl.scores.published import STORM, published_agent
 
 STEPS = 100_000
 LINES = 50

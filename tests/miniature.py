@@ -7,12 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stormrl.config import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, WorldModelConfig
-from stormrl.device import Backend
-from stormrl.learner import Learner
-from stormrl.replay import Replay
+from stormrl.config.parts import (
+    AgentConfig,
+    CategoricalConfig,
+    ConvConfig,
+    HeadConfig,
+    WorldModelConfig,
+)
+from stormrl.experience.replay import Replay
+from stormrl.learning.learner import Learner
+from stormrl.machine.device import Backend
 from stormrl.types import Batch
-from stormrl.world_model import WorldModel
+from stormrl.worlds.latent import WorldModel
 
 ACTIONS = 3
 K, C, WIDTH = 3, 4, 16

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 
 from miniature import shrunk
-from stormrl import runs
-from stormrl.agent import Agent
 from stormrl.commands.play import address, listen, web_server
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
 from stormrl.play.security import Guard
 from stormrl.play.server import Server
+from stormrl.runs import whole
+from stormrl.runs.agent import Agent
 
 CONTEXT = 3
 
@@ -26,7 +26,7 @@ def miniature_agent(path: Path) -> Agent:
     config = RunConfig(
         env="stormrl/Catch-v0", steps=2, evaluation_episodes=0, compile="off", agent=shrunk()
     )
-    runs.train(config, path)
+    whole.train(config, path)
     agent = Agent.load(path, device="cpu")
     with torch.no_grad():
         last = list(agent.world_model.continues_head.parameters())[-1]

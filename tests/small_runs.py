@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 
 from miniature import shrunk
-from stormrl import checkpoint, runs
-from stormrl.config import RunConfig
-from stormrl.progress import SilentProgress
-from stormrl.replay import Replay
-from stormrl.replay_store import ReplayStore
-from stormrl.run_directory import RunDirectory
-from stormrl.trainer import Trainer
+from stormrl.config.parts import RunConfig
+from stormrl.disk import checkpoint
+from stormrl.disk.run_directory import RunDirectory
+from stormrl.experience.replay import Replay
+from stormrl.experience.store import ReplayStore
+from stormrl.history.progress import SilentProgress
+from stormrl.runs import whole
+from stormrl.runs.trainer import Trainer
 from stormrl.types import Batch
 
 STEPS = 60
@@ -112,13 +113,15 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 def resume(run: str, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
-    runs.resume(run)
+    whole.resume(run)
 
 
 def started(run: Path, threads: int | None = None) -> BaseProcess:
     """A process that goes on with a run; forked from one that has imported what it takes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stormrl.runs", "torch._dynamo", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(
+        ["stormrl.runs.whole", "torch._dynamo", "torch.utils.tensorboard"]
+    )
     process = context.Process(target=resume, args=(str(run), threads))
     process.start()
     return process

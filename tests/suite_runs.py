@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from small_runs import assert_same_runs, history, small_config, started
-from stormrl.config import RunConfig, leaves, to_dict
-from stormrl.run_directory import RunDirectory
+from stormrl.config.parts import RunConfig, leaves, to_dict
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.suite.plan import Task, tasks
 
 GAME = "stormrl/Catch-v0"

@@ -11,9 +11,9 @@ from hypothesis import given
 from torch import Tensor
 
 from miniature import ACTIONS, CPU, C, K, learner, random_batch, shrunk
-from stormrl.acting import Actor, empty_memory, remember
-from stormrl.config import ActingConfig, AgentConfig
-from stormrl.learner import Learner
+from stormrl.acting.actor import Actor, empty_memory, remember
+from stormrl.config.parts import ActingConfig, AgentConfig
+from stormrl.learning.learner import Learner
 from stormrl.types import Batch, Memory
 
 LENGTH = 4

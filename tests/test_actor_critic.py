@@ -22,8 +22,8 @@ from miniature import (
     two_hidden_layers,
     world_model,
 )
-from stormrl.actor_critic import ActorCritic
-from stormrl.agent_state import FrameState, agent_state
+from stormrl.agents.features import FrameState, agent_state
+from stormrl.agents.reinforce import ActorCritic
 from stormrl.types import Trajectory
 
 BINS = np.linspace(-20, 20, 255)

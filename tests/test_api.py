@@ -8,16 +8,16 @@ import pytest
 
 import stormrl
 from miniature import shrunk
-from stormrl import runs
-from stormrl.published import human_normalised, reference
-from stormrl.scoring import mean_and_stderr, score_text
+from stormrl.runs import whole
+from stormrl.scores.published import human_normalised, reference
+from stormrl.scores.summary import mean_and_stderr, score_text
 
 
 def test_every_public_name_is_there() -> None:
     assert dir(stormrl) == sorted(stormrl.__all__)
     for name in stormrl.__all__:
         assert getattr(stormrl, name) is not None
-    assert stormrl.WorldModel.__module__ == "stormrl.world_model"
+    assert stormrl.WorldModel.__module__ == "stormrl.worlds.latent"
     with pytest.raises(AttributeError, match="module 'stormrl' has no attribute 'Storm'"):
         _ = stormrl.Storm  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -61,7 +61,7 @@ def test_a_program_goes_on_with_a_run(tmp_path: Path) -> None:
     stormrl.train(small_run(steps=5), tmp_path / "catch")
     assert stormrl.resume(tmp_path / "catch", steps=8).step == 8
     assert stormrl.resume(tmp_path / "catch") == (8, True, ())
-    assert runs.steps_done(tmp_path / "catch") == 8
+    assert whole.steps_done(tmp_path / "catch") == 8
     with pytest.raises(stormrl.UserError, match=r"steps: is 7, but .* is at step 8"):
         stormrl.resume(tmp_path / "catch", steps=7)
 
@@ -86,7 +86,7 @@ def test_a_run_that_cannot_be_is_refused_before_it_begins(
 
 def test_the_number_of_episodes_is_the_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(runs, "evaluate", lambda *args: asked.append(args[2:4]) or [])
+    monkeypatch.setattr(whole, "evaluate", lambda *args: asked.append(args[2:4]) or [])
     agent = stormrl.Agent.__new__(stormrl.Agent)
     agent.config = small_run(protocol="official")
     agent.actor = agent.device = None  # pyright: ignore[reportAttributeAccessIssue]
@@ -108,15 +108,15 @@ def test_scores_are_measured_between_chance_and_a_human() -> None:
 def test_a_fresh_path_is_not_there_yet(tmp_path: Path) -> None:
     made = []
     for _ in range(3):
-        made.append(runs.fresh(tmp_path / "pong-v1.5"))
+        made.append(whole.fresh(tmp_path / "pong-v1.5"))
         made[-1].mkdir()
     assert [path.name for path in made] == ["pong-v1.5", "pong-v1.5-2", "pong-v1.5-3"]
 
 
 def test_a_game_has_a_short_name() -> None:
-    assert runs.game_name("ALE/MsPacman-v5") == "mspacman"
-    assert runs.game_name("my_package:Maze-v0") == "maze"
-    assert runs.game_name("my_package:ns/Maze") == "maze"
+    assert whole.game_name("ALE/MsPacman-v5") == "mspacman"
+    assert whole.game_name("my_package:Maze-v0") == "maze"
+    assert whole.game_name("my_package:ns/Maze") == "maze"
 
 
 def test_mean_and_standard_error() -> None:

@@ -14,9 +14,9 @@ import atari_evidence
 from atari_evidence import HELD, SUMMARY, TABLE
 from many_runs import write_run
 from small_runs import go_on, new_run
-from stormrl import published_curves
 from stormrl.errors import UserError
-from stormrl.published import game_of
+from stormrl.scores import curves
+from stormrl.scores.published import game_of
 
 BOXING = "ALE/Boxing-v5"
 CATCH = "stormrl/Catch-v0"
@@ -71,7 +71,7 @@ def test_a_run_is_summed_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("step", "end"), [(1, 5_000), (5_000, 5_000), (5_001, 10_000)])
 def test_the_published_point_is_that_of_the_bin_that_holds_the_step(step: int, end: int) -> None:
-    seeds = published_curves.at("Boxing", ("v1",), end)
+    seeds = curves.at("Boxing", ("v1",), end)
     found = atari_evidence.published_at(BOXING, step)
     assert found == {"low": min(seeds), "median": float(np.median(seeds)), "high": max(seeds)}
 

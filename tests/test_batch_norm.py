@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stormrl.nn.batch_norm import BatchNorm
+from stormrl.nn.cpu.batch_norm import BatchNorm
 
 
 @pytest.mark.parametrize("channels", [4, 8, 16, 24])

@@ -6,8 +6,8 @@ import pytest
 
 import believed
 from miniature import world_model
+from stormrl.dreams.env import DreamEnv
 from stormrl.envs import PROTOCOLS, make_env
-from stormrl.envs.dream import DreamEnv
 from stormrl.envs.toy import BALL_COLOUR, CELL, GRID, PADDLE_COLOUR
 
 

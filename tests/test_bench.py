@@ -24,9 +24,9 @@ from stormrl.bench.timing import spread
 from stormrl.cli import main
 from stormrl.commands.bench import Options, combinations
 from stormrl.commands.bench_tables import show
-from stormrl.config import AgentConfig, RunConfig
+from stormrl.config.parts import AgentConfig, RunConfig
+from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
-from stormrl.presets import agent_config
 
 CATCH = RunConfig(env="stormrl/Catch-v0", size="toy", device="cpu")
 TOY = agent_config("paper", "toy")

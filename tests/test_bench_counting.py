@@ -10,11 +10,11 @@ import hand_count
 from miniature import ACTIONS, learner, posterior_noise, random_batch, shrunk
 from stormrl.bench.counting import count_flops, count_operators
 from stormrl.bench.timing import Work
-from stormrl.config import AgentConfig
-from stormrl.device import Backend
-from stormrl.learner import Learner
-from stormrl.nn import strided
-from stormrl.presets import agent_config
+from stormrl.config.parts import AgentConfig
+from stormrl.config.presets import agent_config
+from stormrl.learning.learner import Learner
+from stormrl.machine.device import Backend
+from stormrl.nn.cpu import strided
 
 
 def stages(model: Learner) -> dict[str, Work]:

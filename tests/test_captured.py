@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from miniature import CPU, filled_replay, learner
-from stormrl.captured import undone, updates
-from stormrl.device import Backend, choose_capture
 from stormrl.errors import UserError
-from stormrl.learner import Learner
-from stormrl.learner_state import learner_tensors
-from stormrl.random_state import random_state, seed_all
+from stormrl.learning.graphs import undone, updates
+from stormrl.learning.learner import Learner
+from stormrl.learning.state import learner_tensors
+from stormrl.machine.device import Backend, choose_capture
+from stormrl.machine.random_state import random_state, seed_all
 
 
 def state(model: Learner) -> dict[str, Tensor]:

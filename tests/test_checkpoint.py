@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from faults import Crash, assert_tells_of_full_disk, crash, damages, failures, full_disk
-from stormrl import checkpoint
+from stormrl.disk import checkpoint
+from stormrl.disk.files import Seal
 from stormrl.errors import UserError
-from stormrl.files import Seal
 
 SHARED = torch.arange(12.0)
 TENSORS = {

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 import stormrl
-from stormrl import presets
 from stormrl.cli import COMMANDS, main
+from stormrl.commands.flags import flags, parse
 from stormrl.commands.presets import changes
 from stormrl.commands.train import PROG, NewRun
-from stormrl.config import AgentConfig
-from stormrl.config_io import config_from_dict
-from stormrl.flags import flags, parse
-from stormrl.media import read_video
+from stormrl.config import presets
+from stormrl.config.json import config_from_dict
+from stormrl.config.parts import AgentConfig
+from stormrl.pictures.media import read_video
 
 Captured = pytest.CaptureFixture[str]
 

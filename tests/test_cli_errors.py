@@ -218,7 +218,7 @@ def test_a_mistake_about_a_run_is_one_line(
 
 
 def test_a_run_that_is_training_cannot_be_trained_twice(run: str, capsys: Captured) -> None:
-    from stormrl.run_directory import RunDirectory
+    from stormrl.disk.run_directory import RunDirectory
 
     with RunDirectory.open(run).lock():
         assert main(["train", "--resume", run, "--steps", "9"]) == 2

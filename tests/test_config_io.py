@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stormrl.config import RunConfig, to_dict
-from stormrl.config_io import config_from_dict
+from stormrl.config.json import config_from_dict
+from stormrl.config.parts import RunConfig, to_dict
+from stormrl.config.presets import PRESETS, SIZES, agent_config
 from stormrl.errors import UserError
-from stormrl.presets import PRESETS, SIZES, agent_config
 
 PLAIN = to_dict(RunConfig(env="ALE/Pong-v5"))
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from stormrl import demo, packing, pretrained, recipes, runs
 from stormrl.cli import main
-from stormrl.config import RunConfig
-from stormrl.demo import Comparison, Deadline, Demonstration, Plan, Screen, table, verdict
-from stormrl.held_actions import HeldAction
-from stormrl.media import read_video
-from stormrl.progress import SilentProgress
-from stormrl.yardsticks import Yardsticks
+from stormrl.config import recipes
+from stormrl.config.parts import RunConfig
+from stormrl.disk import pretrained
+from stormrl.history.progress import SilentProgress
+from stormrl.pictures.media import read_video
+from stormrl.runs import demo, packing, whole
+from stormrl.runs.demo import Comparison, Deadline, Demonstration, Plan, Screen, table, verdict
+from stormrl.scores.held_actions import HeldAction
+from stormrl.scores.yardsticks import Yardsticks
 
 # So few steps that all of them are warm-up: no agent is better than chance after that.
 SHORT = replace(recipes.catch(), steps=40, device="cpu")
@@ -72,7 +74,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pack(tmp_path: Path, name: str, **fields) -> None:
     """A run that hardly learned anything, as a pretrained agent."""
     config = replace(SHORT, evaluation_episodes=0, **fields)
-    runs.train(config, tmp_path / "runs" / name)
+    whole.train(config, tmp_path / "runs" / name)
     packing.pack(tmp_path / "runs" / name, name, episodes=3, device="cpu")
 
 
@@ -189,7 +191,7 @@ def test_who_stops_a_training_is_told_how_to_go_on(tmp_path: Path) -> None:
         demo.compare(CATCH, 3600, tmp_path, screen)
     run = tmp_path / "run-catch"
     assert screen.said[-1] == (f"Saved at step 3; to go on there: stormrl train --resume {run}")
-    assert runs.steps_done(run) == 3
+    assert whole.steps_done(run) == 3
 
 
 def test_a_deadline_asks_once(monkeypatch: pytest.MonkeyPatch) -> None:

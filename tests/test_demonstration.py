@@ -11,20 +11,20 @@ import torch
 
 from miniature import CPU, learner, shrunk
 from stormrl.cli import main
-from stormrl.config import AgentConfig, DemonstrationConfig, RunConfig
-from stormrl.demonstration import demonstration_replay
+from stormrl.config.parts import AgentConfig, DemonstrationConfig, RunConfig
+from stormrl.config.presets import SIZES, agent_config
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
-from stormrl.episodes import Recording, read_recording, write_recording
 from stormrl.errors import UserError
-from stormrl.learner import Learner
-from stormrl.learner_state import learner_tensors
-from stormrl.presets import SIZES, agent_config
-from stormrl.progress import SilentProgress
-from stormrl.recording import record
-from stormrl.replay import Replay
-from stormrl.run_directory import RunDirectory
-from stormrl.runs import train
-from stormrl.trainer import Trainer
+from stormrl.experience.demonstration import demonstration_replay
+from stormrl.experience.episodes import Recording, read_recording, write_recording
+from stormrl.experience.replay import Replay
+from stormrl.history.progress import SilentProgress
+from stormrl.learning.learner import Learner
+from stormrl.learning.state import learner_tensors
+from stormrl.runs.recording import record
+from stormrl.runs.trainer import Trainer
+from stormrl.runs.whole import train
 from stormrl.types import Batch
 from test_trainer import assert_same_runs, go_on, new_run
 

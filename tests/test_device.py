@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from small_runs import new_run, small_config
-from stormrl import device, runs
-from stormrl.run_directory import RunDirectory
+from stormrl.disk.run_directory import RunDirectory
+from stormrl.machine import device
+from stormrl.runs import whole
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +56,11 @@ def test_a_run_keeps_the_arithmetic_that_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "fastest_on_cpu", lambda: torch.float32)
-    runs.train(small_config(steps=20, precision="auto"), tmp_path / "run")
+    whole.train(small_config(steps=20, precision="auto"), tmp_path / "run")
     monkeypatch.setattr(device, "fastest_on_cpu", lambda: torch.bfloat16)
     assert RunDirectory.open(tmp_path / "run").config.precision == "fp32"
     kept = []
-    runs.resume(tmp_path / "run", 25, started=lambda trainer: kept.append(trainer.backend.dtype))
+    whole.resume(tmp_path / "run", 25, started=lambda trainer: kept.append(trainer.backend.dtype))
     assert kept == [torch.float32]
 
 
@@ -72,7 +73,7 @@ def test_a_run_that_began_before_this_was_measured_goes_on_as_it_began(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(device, "fastest_on_cpu", lambda: torch.float32)
     kept = []
-    runs.resume(tmp_path / "run", started=lambda trainer: kept.append(trainer.backend.dtype))
+    whole.resume(tmp_path / "run", started=lambda trainer: kept.append(trainer.backend.dtype))
     assert kept == [torch.bfloat16]
     assert RunDirectory.open(tmp_path / "run").config.precision == "bf16"
 

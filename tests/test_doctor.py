@@ -9,8 +9,11 @@ import pytest
 from broken_runs import CONFIGS, recorded, run_config, train
 from small_runs import new_run
 from stormrl import cli
-from stormrl.config import RunConfig, TwoHotConfig
-from stormrl.doctor import (
+from stormrl.config.parts import RunConfig, TwoHotConfig
+from stormrl.config.presets import agent_config
+from stormrl.disk.jsonlines import read_jsonlines
+from stormrl.errors import UserError
+from stormrl.report.doctor import (
     CHECKS,
     ENOUGH,
     History,
@@ -20,9 +23,6 @@ from stormrl.doctor import (
     setting,
     value_exploding,
 )
-from stormrl.errors import UserError
-from stormrl.jsonlines import read_jsonlines
-from stormrl.presets import agent_config
 
 TOY = Path(__file__).parents[1] / "results" / "toy" / "hidden_catch"
 

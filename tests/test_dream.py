@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from miniature import K, array, learner, random_batch, world_model
-from stormrl.actor_critic import ActorCritic
-from stormrl.dream import Course, Scene, scenes
-from stormrl.media import DREAM
-from stormrl.open_loop import curve, open_loop_error
-from stormrl.strips import HEIGHT, Span, common_span, panel
+from stormrl.agents.reinforce import ActorCritic
+from stormrl.dreams.open_loop import curve, open_loop_error
+from stormrl.dreams.scenes import Course, Scene, scenes
+from stormrl.dreams.strips import HEIGHT, Span, common_span, panel
+from stormrl.pictures.media import DREAM
 from stormrl.types import Batch
-from stormrl.world_model import WorldModel
+from stormrl.worlds.latent import WorldModel
 
 CONTEXT, STEPS = 3, 6
 

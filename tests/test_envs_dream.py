@@ -6,11 +6,11 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from miniature import ACTIONS, C, K, array, learner, softmax, world_model
-from stormrl.actor_critic import ActorCritic
-from stormrl.envs.dream import DreamContext, DreamEnv, picture, tempered
-from stormrl.functional import symexp
-from stormrl.unbounded import UnboundedSequence
-from stormrl.world_model import WorldModel
+from stormrl.agents.reinforce import ActorCritic
+from stormrl.dreams.env import DreamContext, DreamEnv, picture, tempered
+from stormrl.nn.functional import symexp
+from stormrl.worlds.latent import WorldModel
+from stormrl.worlds.unbounded import UnboundedSequence
 
 WINDOW = 7
 """Steps of the miniature's training windows; its sequence model has twelve positions."""

@@ -11,8 +11,14 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from stormrl.episodes import HEADER, RecordedEpisode, Recording, read_recording, write_recording
 from stormrl.errors import UserError
+from stormrl.experience.episodes import (
+    HEADER,
+    RecordedEpisode,
+    Recording,
+    read_recording,
+    write_recording,
+)
 
 Header = dict[str, Any]
 Tensors = dict[str, torch.Tensor]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stormrl.figures import Curve, learning_curve, rolling_mean, seed_band
+from stormrl.pictures.figures import Curve, learning_curve, rolling_mean, seed_band
 
 
 def noisy_curve(seed: int) -> Curve:

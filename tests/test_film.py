@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from miniature import shrunk
-from stormrl import film, runs
-from stormrl.agent import Agent
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.errors import UserError
-from stormrl.film import dream_film, dreams, play_windows, sheet, write_film
-from stormrl.media import read_video
+from stormrl.pictures.media import read_video
+from stormrl.runs import film, whole
+from stormrl.runs.agent import Agent
+from stormrl.runs.film import dream_film, dreams, play_windows, sheet, write_film
 
 EPISODE = 39
 """Steps of every episode of Catch."""
@@ -27,7 +27,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
         compile="off",
         agent=shrunk(),
     )
-    runs.train(config, path)
+    whole.train(config, path)
     return Agent.load(path, device="cpu")
 
 

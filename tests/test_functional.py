@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from stormrl import functional as fn
+from stormrl.nn import functional as fn
 
 LOW, HIGH, BINS = -20.0, 20.0, 255
 EDGES = np.linspace(LOW, HIGH, BINS)

@@ -10,9 +10,9 @@ import torch
 
 import held_actions
 from held_actions import Held, HeldPlayer
+from stormrl.acting.evaluate import Score, random_scores
 from stormrl.envs import PROTOCOLS
 from stormrl.errors import UserError
-from stormrl.evaluate import Score, random_scores
 
 CATCH = "stormrl/Catch-v0"
 RULES = PROTOCOLS["atari100k"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from miniature import ACTIONS, CPU, C, K, array, learner, posterior_noise, random_batch, shrunk
-from stormrl.imagination import Imagination, Noise
-from stormrl.learner import Learner
+from stormrl.learning.imagination import Imagination, Noise
+from stormrl.learning.learner import Learner
 from stormrl.types import Batch, Trajectory
 
 CONFIG = shrunk().imagination

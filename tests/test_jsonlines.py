@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from stormrl.disk.jsonlines import JsonLines, is_number, keep_until, read_jsonlines, truncate
 from stormrl.errors import UserError
-from stormrl.jsonlines import JsonLines, is_number, keep_until, read_jsonlines, truncate
 
 
 def write_lines(path: Path, *records: dict[str, Any]) -> None:

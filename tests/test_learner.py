@@ -19,10 +19,10 @@ from miniature import (
     random_batch,
     shrunk,
 )
-from stormrl.config import AgentConfig, OptimizerConfig
-from stormrl.device import Backend
-from stormrl.learner import Learner
-from stormrl.learner_state import learner_tensors
+from stormrl.config.parts import AgentConfig, OptimizerConfig
+from stormrl.learning.learner import Learner
+from stormrl.learning.state import learner_tensors
+from stormrl.machine.device import Backend
 from stormrl.types import Batch
 
 AVERAGES = {

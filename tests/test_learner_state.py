@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stormrl import checkpoint
-from stormrl.config import (
+from stormrl.config.parts import (
     ActingConfig,
     ActorCriticConfig,
     AgentConfig,
@@ -17,12 +16,13 @@ from stormrl.config import (
     TransformerConfig,
     WorldModelConfig,
 )
-from stormrl.device import Backend
+from stormrl.disk import checkpoint
 from stormrl.errors import UserError
-from stormrl.learner import Learner
-from stormrl.learner_state import learner_tensors, restore_learner
-from stormrl.random_state import random_state, restore_random_state
-from stormrl.replay import Replay
+from stormrl.experience.replay import Replay
+from stormrl.learning.learner import Learner
+from stormrl.learning.state import learner_tensors, restore_learner
+from stormrl.machine.device import Backend
+from stormrl.machine.random_state import random_state, restore_random_state
 
 HEAD = HeadConfig(layers=1, width=32)
 CONFIG = AgentConfig(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import stormrl
-from stormrl.recipes import catch, hidden_catch
+from stormrl.config.recipes import catch, hidden_catch
 
 OPTIMAL = 5.0
 """Return of an episode in which every ball is caught."""

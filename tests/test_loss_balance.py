@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from miniature import posterior_noise, random_batch, world_model, world_model_config
-from stormrl.loss_balance import balance
+from stormrl.worlds.loss_balance import balance
 
 LOSSES = {
     "reconstruction": 40.0,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stormrl.media import (
+from stormrl.pictures.media import (
     DREAM,
     Frames,
     Row,

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from stormrl.acting.minari import export_minari, import_minari
 from stormrl.envs import PROTOCOLS
-from stormrl.episodes import Recording
 from stormrl.errors import UserError
-from stormrl.minari_bridge import export_minari, import_minari
-from stormrl.recording import record
+from stormrl.experience.episodes import Recording
+from stormrl.runs.recording import record
 
 minari: Any = pytest.importorskip("minari")
 pytest.importorskip("h5py")

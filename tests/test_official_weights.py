@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from miniature import ACTIONS, CPU, WIDTH, C, K, learner, random_batch, random_latents, softmax
-from stormrl import checkpoint
-from stormrl.agent import Agent
 from stormrl.cli import main
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
+from stormrl.disk import checkpoint
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
-from stormrl.learner import Learner
-from stormrl.learner_state import module_tensors
-from stormrl.official_weights import (
+from stormrl.learning.learner import Learner
+from stormrl.learning.state import module_tensors
+from stormrl.runs.agent import Agent
+from stormrl.runs.official_weights import (
     export_actor_critic,
     export_official,
     export_world_model,
@@ -28,8 +30,6 @@ from stormrl.official_weights import (
     import_world_model,
     read_tensors,
 )
-from stormrl.presets import agent_config
-from stormrl.run_directory import RunDirectory
 
 CATCH = "stormrl/Catch-v0"
 HEADS = 2

@@ -12,21 +12,15 @@ from scipy.stats import t
 
 import on_track as benchmark
 from many_runs import write_run
-from stormrl import cli, published
-from stormrl.config import RunConfig
+from stormrl import cli
+from stormrl.acting.evaluate import random_scores
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
 from stormrl.envs import PROTOCOLS
-from stormrl.evaluate import random_scores
-from stormrl.on_track import (
-    FIRST,
-    Scale,
-    Verdict,
-    compare_curve,
-    differences,
-    track,
-    track_record,
-)
-from stormrl.presets import agent_config
-from stormrl.published_curves import (
+from stormrl.report.overview import Overview
+from stormrl.report.page import html
+from stormrl.scores import published
+from stormrl.scores.curves import (
     FAMILY,
     PPO,
     at,
@@ -39,8 +33,15 @@ from stormrl.published_curves import (
     run_set,
     run_sets,
 )
-from stormrl.report.overview import Overview
-from stormrl.report.page import html
+from stormrl.scores.on_track import (
+    FIRST,
+    Scale,
+    Verdict,
+    compare_curve,
+    differences,
+    track,
+    track_record,
+)
 
 EARLY = ("RoadRunner", "UpNDown", "CrazyClimber", "KungFuMaster", "Boxing")
 Mistake = Callable[[], object]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from stormrl.bench.counting import count_operators
-from stormrl.device import Backend
-from stormrl.learner import Learner
-from stormrl.presets import agent_config
-from stormrl.replay import Replay
+from stormrl.config.presets import agent_config
+from stormrl.experience.replay import Replay
+from stormrl.learning.learner import Learner
+from stormrl.machine.device import Backend
 
 BUDGET = {"world_model": 1225, "imagination": 1640, "actor_critic": 415, "update": 3465}
 """Counted 1186, 1595, 403 and 3388 with PyTorch 2.13; 3 % more are left to other versions."""

@@ -26,17 +26,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from playing import CONTEXT, Serving, miniature_agent, serving
-from stormrl.agent import Agent
 from stormrl.commands.play import listen
 from stormrl.envs import PROTOCOLS, make_env
-from stormrl.episodes import read_recording
 from stormrl.errors import UserError
+from stormrl.experience.episodes import read_recording
 from stormrl.play.keys import buttons, idle
 from stormrl.play.messages import LARGEST, parse
 from stormrl.play.security import Guard, is_loopback
 from stormrl.play.session import UNSEEN
 from stormrl.play.table import Table
 from stormrl.play.tape import Film, Played, Tape, save
+from stormrl.runs.agent import Agent
 
 SEED = 17
 FUZZED = 10_000

@@ -14,9 +14,9 @@ pytest.importorskip("starlette", reason="pip install 'stormrl[play]'")
 
 from browser import NewPage
 from playing import Serving, miniature_agent, serving
-from stormrl.agent import Agent
-from stormrl.episodes import read_recording
-from stormrl.media import read_video
+from stormrl.experience.episodes import read_recording
+from stormrl.pictures.media import read_video
+from stormrl.runs.agent import Agent
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

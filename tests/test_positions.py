@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from miniature import ACTIONS, CPU, filled_replay, posterior_noise, random_batch
-from stormrl import runs
-from stormrl.config import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
+from stormrl.config.parts import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
+from stormrl.config.presets import PRESETS, SIZES, agent_config
 from stormrl.errors import UserError
-from stormrl.learner import Learner
-from stormrl.presets import PRESETS, SIZES, agent_config
+from stormrl.learning.learner import Learner
+from stormrl.runs import whole
 
 NAMES = list(itertools.product(PRESETS, SIZES))
 
@@ -143,7 +143,7 @@ def test_a_new_run_that_reaches_untrained_positions_is_refused(
     for part, fields in parts.items():
         agent = replace(agent, **{part: replace(getattr(agent, part), **fields)})
     with pytest.raises(UserError) as caught:
-        runs.train(RunConfig("stormrl/Catch-v0", agent=agent), tmp_path / "run")
+        whole.train(RunConfig("stormrl/Catch-v0", agent=agent), tmp_path / "run")
     assert caught.value.field == field
     assert asked in caught.value.message
     assert possible in caught.value.message

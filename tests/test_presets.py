@@ -9,10 +9,10 @@ import pytest
 
 import stormrl
 from miniature import learner, posterior_noise, random_batch, shrunk
-from stormrl.config import RunConfig, to_dict
-from stormrl.config_io import config_from_dict
+from stormrl.config.json import config_from_dict
+from stormrl.config.parts import RunConfig, to_dict
+from stormrl.config.presets import ABLATIONS, PRESETS, SIZES, agent_config
 from stormrl.errors import UserError
-from stormrl.presets import ABLATIONS, PRESETS, SIZES, agent_config
 
 DOCS = Path(__file__).parent.parent / "docs" / "fidelity.md"
 

@@ -18,18 +18,20 @@ import torch
 
 import stormrl
 from small_runs import go_on, new_run, small_config
-from stormrl import checkpoint, cli, packing, pretrained
-from stormrl.agent import Agent
+from stormrl import cli
+from stormrl.commands.flags import parse
 from stormrl.commands.train import PROG, NewRun
-from stormrl.config import RunConfig
-from stormrl.episodes import read_recording
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
+from stormrl.disk import checkpoint, pretrained
+from stormrl.disk.files import Seal
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
-from stormrl.files import Seal
-from stormrl.flags import parse
-from stormrl.learner_state import module_tensors
-from stormrl.presets import agent_config
+from stormrl.experience.episodes import read_recording
+from stormrl.learning.state import module_tensors
 from stormrl.report.reading import Run, read_run
-from stormrl.run_directory import RunDirectory
+from stormrl.runs import packing
+from stormrl.runs.agent import Agent
 
 STEPS, EARLY, EPISODES = 60, 50, 3
 NAME = "pretrained:Small"
@@ -408,7 +410,9 @@ def _unpack(folder: Path, barrier: Any, made: Any) -> None:
 
 def test_processes_that_unpack_at_once_agree(package: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stormrl.runs", "torch._dynamo", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(
+        ["stormrl.runs.whole", "torch._dynamo", "torch.utils.tensorboard"]
+    )
     barrier, made = context.Barrier(4), context.Queue()
     workers = [
         context.Process(target=_unpack, args=(package, barrier, made), daemon=True)

@@ -5,7 +5,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from stormrl.progress import RateWindow, SilentProgress, TrainingProgress, busy
+from stormrl.history.progress import RateWindow, SilentProgress, TrainingProgress, busy
 
 
 class Clock:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from stormrl import checkpoint
+from stormrl.disk import checkpoint
 from stormrl.errors import UserError
-from stormrl.random_state import random_state, restore_random_state
+from stormrl.machine.random_state import random_state, restore_random_state
 
 
 def draw() -> list[float]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stormrl import runs
 from stormrl.cli import COMMANDS, main
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
 from stormrl.errors import UserError
+from stormrl.runs import whole
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -39,7 +39,7 @@ def test_training_starts_with_the_flags_as_typed(words, monkeypatch):
         started.append(config)
         raise UserError("test", "far enough")
 
-    monkeypatch.setattr(runs, "train", stop)
+    monkeypatch.setattr(whole, "train", stop)
     assert main(words[1:]) == 2
     assert len(started) == 1
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from stormrl.disk.jsonlines import JsonLines, read_jsonlines
 from stormrl.errors import UserError
-from stormrl.jsonlines import JsonLines, read_jsonlines
-from stormrl.media import read_video
-from stormrl.record import Recorder, TensorBoard, Wandb, rewind
+from stormrl.history.recorder import Recorder, TensorBoard, Wandb, rewind
+from stormrl.pictures.media import read_video
 
 FRAMES = np.stack([np.full((32, 48, 3), shade, np.uint8) for shade in (0, 90, 180)])
 
@@ -148,7 +148,7 @@ WANDB_RUN = """
 import sys
 import numpy as np
 import torch
-from stormrl.record import Wandb
+from stormrl.history.recorder import Wandb
 
 sink = Wandb(sys.argv[1])
 sink.scalars({"loss": torch.tensor(0.5)}, 4)

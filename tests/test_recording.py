@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from miniature import learner
-from stormrl import checkpoint
-from stormrl.agent import Agent
+from stormrl.acting.evaluate import evaluate
 from stormrl.cli import main
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
+from stormrl.disk import checkpoint
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS, action_meanings, make_env
-from stormrl.episodes import read_recording
 from stormrl.errors import UserError
-from stormrl.evaluate import evaluate
-from stormrl.learner_state import module_tensors
-from stormrl.recording import record
-from stormrl.run_directory import RunDirectory
+from stormrl.experience.episodes import read_recording
+from stormrl.learning.state import module_tensors
+from stormrl.runs.agent import Agent
+from stormrl.runs.recording import record
 
 CATCH = "stormrl/Catch-v0"
 RULES = PROTOCOLS["atari100k"]

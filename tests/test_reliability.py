@@ -30,14 +30,14 @@ from small_runs import (
     opened,
     same_bits,
 )
-from stormrl import checkpoint
 from stormrl.cli import main
+from stormrl.disk import checkpoint
+from stormrl.disk.jsonlines import JsonLines
 from stormrl.envs import Catch
 from stormrl.errors import Fault, UserError
-from stormrl.jsonlines import JsonLines
-from stormrl.learner_state import learner_tensors
-from stormrl.skipped_updates import SkippedUpdates
-from stormrl.trainer import Trainer
+from stormrl.learning.skipped import SkippedUpdates
+from stormrl.learning.state import learner_tensors
+from stormrl.runs.trainer import Trainer
 
 SECOND = int(np.random.default_rng(0).integers(2**31))
 """Seed of the second episode of a run with seed 0."""
@@ -292,7 +292,8 @@ def resume(run: Path) -> str:
 
 SLOW_SAVE = """
 import sys, time
-from stormrl import checkpoint, runs, tensor_files
+from stormrl.disk import checkpoint, tensor_files
+from stormrl.runs import whole
 
 to_bytes = tensor_files.to_bytes
 
@@ -303,7 +304,7 @@ def slow(*args):
     return to_bytes(*args)
 
 tensor_files.to_bytes = slow
-runs.resume(sys.argv[1])
+whole.resume(sys.argv[1])
 """
 
 

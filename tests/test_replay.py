@@ -7,7 +7,7 @@ import torch
 from hypothesis import assume, given
 
 from stormrl.errors import UserError
-from stormrl.replay import Replay, Transition
+from stormrl.experience.replay import Replay, Transition
 
 SHAPE = (2, 3, 1)
 

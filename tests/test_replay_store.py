@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faults import assert_tells_of_full_disk, crash, damages, failures, full_disk
-from stormrl import replay_store
 from stormrl.errors import UserError
-from stormrl.replay import Replay, Transition
-from stormrl.replay_store import FIELDS, ReplayStore
+from stormrl.experience import store
+from stormrl.experience.replay import Replay, Transition
+from stormrl.experience.store import FIELDS, ReplayStore
 
 IMAGE = (2, 3, 3)
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_store, "CHUNK_STEPS", 4)
+    monkeypatch.setattr(store, "CHUNK_STEPS", 4)
 
 
 def new_replay(capacity: int = 10) -> Replay:

@@ -13,12 +13,12 @@ import pytest
 
 from many_runs import LINES, STEPS, one_run, write_published, write_run
 from stormrl import cli
-from stormrl.media import write_mp4
-from stormrl.presets import agent_config
-from stormrl.published import STORM, published_agent
+from stormrl.config.presets import agent_config
+from stormrl.pictures.media import write_mp4
 from stormrl.report.overview import Overview
 from stormrl.report.page import html
 from stormrl.report.reading import Run, Unreadable, newest_evaluation, read_run
+from stormrl.scores.published import STORM, published_agent
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -14,14 +14,19 @@ import pytest
 from scipy.stats import t
 
 from small_runs import go_on, new_run
+from stormrl.acting.collector import Collector, Episode
+from stormrl.acting.evaluate import Score, random_scores
 from stormrl.cli import main
-from stormrl.collector import Collector, Episode
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
-from stormrl.evaluate import Score, random_scores
-from stormrl.presets import agent_config
-from stormrl.published import STORM, games, published_agent
-from stormrl.reproduction import (
+from stormrl.runs.scored import scored
+from stormrl.runs.trainer import EVALUATION_SEED
+from stormrl.runs.whole import steps_done
+from stormrl.scores.file import read_scores, write_scores
+from stormrl.scores.published import STORM, games, published_agent
+from stormrl.scores.reproduction import (
     Comparison,
     Interval,
     Verdict,
@@ -30,11 +35,6 @@ from stormrl.reproduction import (
     exit_code,
     prediction_interval,
 )
-from stormrl.run_directory import RunDirectory
-from stormrl.runs import steps_done
-from stormrl.scored_runs import scored
-from stormrl.scores_file import read_scores, write_scores
-from stormrl.trainer import EVALUATION_SEED
 
 TELLING = ("Boxing", "RoadRunner", "CrazyClimber")
 STEPS = 24
@@ -320,7 +320,9 @@ def test_a_stopped_training_goes_on(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_without_scores_is_evaluated(boxing, monkeypatch):
-    monkeypatch.setattr("stormrl.runs.agent_scores", lambda agent, n, rules: [Score(4, 1, 6)] * n)
+    monkeypatch.setattr(
+        "stormrl.runs.whole.agent_scores", lambda agent, n, rules: [Score(4, 1, 6)] * n
+    )
     run = scored(RunDirectory.open(boxing[0]), PROTOCOLS["machado"], 2, "cpu")
     assert run.returns == (4, 4)
     assert run.mean == 4

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from faults import assert_tells_of_full_disk, crash, damages, failures, full_disk
-from stormrl import provenance, run_directory
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
+from stormrl.disk import run_directory
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
-from stormrl.presets import agent_config
-from stormrl.run_directory import RunDirectory
+from stormrl.machine import provenance
 
 CONFIG = RunConfig(env="stormrl/Catch-v0", seed=3, agent=agent_config("official", "toy"))
 

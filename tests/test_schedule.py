@@ -2,7 +2,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from stormrl.schedule import UpdateRatio
+from stormrl.learning.schedule import UpdateRatio
 
 
 @pytest.mark.parametrize(

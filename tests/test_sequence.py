@@ -22,8 +22,8 @@ from miniature import (
     softmax,
     world_model_config,
 )
-from stormrl.config import CategoricalConfig, TransformerConfig
-from stormrl.sequence import Transformer, episode_mask
+from stormrl.config.parts import CategoricalConfig, TransformerConfig
+from stormrl.worlds.transformer import Transformer, episode_mask
 
 LATENT = CategoricalConfig(K, C)
 STEPS = 7

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from stormrl.published import (
+from stormrl.scores.published import (
     STORM,
     agent_names,
     games,
     normalised,
     published_agent,
 )
-from stormrl.statistics import aggregate, performance_profile, probability_of_improvement
+from stormrl.scores.statistics import aggregate, performance_profile, probability_of_improvement
 
 RAGGED = {"Pong": [0.1, 0.9, 1.4, 2.5], "Boxing": [0.3], "Hero": [-0.2, 0.5, 0.7]}
 OTHERS = {"Pong": [0.9, 0.2], "Boxing": [0.3, 0.1, 0.8], "Hero": [0.6]}

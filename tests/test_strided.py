@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stormrl.nn import strided
-from stormrl.nn.strided import Doubling, Halving, halve_relu
+from stormrl.nn.cpu import strided
+from stormrl.nn.cpu.strided import Doubling, Halving, halve_relu
 
 
 def assert_equal(layer: nn.Module, x: Tensor, expected: Tensor) -> None:

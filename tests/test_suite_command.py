@@ -7,7 +7,7 @@ import pytest
 
 from small_runs import go_on, small_config
 from stormrl.cli import main
-from stormrl.run_directory import RunDirectory
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.suite.plan import tasks
 from suite_runs import GAME, as_flags
 
@@ -102,8 +102,8 @@ def test_presets_keep_what_they_are_beside_other_flags(tmp_path, capsys):
         "catch-paper-toy-seed1",
         "catch-official-toy-seed1",
     ]
+    from stormrl.commands.flags import parse, parse_some
     from stormrl.commands.suite import Choice, Options, _defaults
-    from stormrl.flags import parse, parse_some
 
     given = [*args, "--imagination.horizon", "5", "--acting.context", "9"]
     choice = parse_some(Choice, given)

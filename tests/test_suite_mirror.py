@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from small_runs import assert_same_runs, before_step, go_on, new_run, opened
-from stormrl import checkpoint
+from stormrl.disk import checkpoint
 from stormrl.errors import UserError
-from stormrl.replay_store import ReplayStore
+from stormrl.experience.store import ReplayStore
 from stormrl.suite.mirror import Mirror
 from stormrl.suite.standing import read_standing
 from stormrl.suite.storage import Storage

@@ -6,12 +6,12 @@ import json
 import pytest
 
 from small_runs import go_on, new_run, small_config
-from stormrl.config import RunConfig, to_dict
-from stormrl.device import settled
+from stormrl.config.parts import RunConfig, to_dict
+from stormrl.config.presets import agent_config
+from stormrl.disk.jsonlines import read_jsonlines
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
-from stormrl.jsonlines import read_jsonlines
-from stormrl.presets import agent_config
-from stormrl.run_directory import RunDirectory
+from stormrl.machine.device import settled
 from stormrl.suite.estimate import Figures, figures_for, parse_all, parse_figures
 from stormrl.suite.plan import Plan, check_games, env_id, refuse_others, tasks
 from stormrl.suite.share import Machine, Share, at_once

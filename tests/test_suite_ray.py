@@ -126,7 +126,7 @@ def test_stopped_suites_save_every_run_and_the_same_command_goes_on(tmp_path, su
 @pytest.mark.slow
 def test_a_run_that_cannot_succeed_is_given_up_in_one_line(tmp_path, suite_process):
     """A run directory that another process holds, as after the loss of contact to a machine."""
-    from stormrl.run_directory import RunDirectory
+    from stormrl.disk.run_directory import RunDirectory
 
     planned = small_tasks([1, 2], steps=60)
     held = RunDirectory.create(tmp_path / planned[0].name, planned[0].config)

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from small_runs import before_step, small_config
-from stormrl.config import to_dict
+from stormrl.config.parts import to_dict
+from stormrl.runs.trainer import Trainer
 from stormrl.suite import session as sessions
 from stormrl.suite.plan import Plan, Task, tasks
 from stormrl.suite.session import Session
@@ -15,7 +16,6 @@ from stormrl.suite.standing import Standing, read_standing
 from stormrl.suite.storage import Storage
 from stormrl.suite.table import eta_s, suite_table, summary
 from stormrl.suite.work import THREADS, Ended, Job, work
-from stormrl.trainer import Trainer
 
 
 class ScriptedPool:

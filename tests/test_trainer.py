@@ -10,9 +10,9 @@ import torch
 
 from miniature import shrunk
 from small_runs import STEPS, WARMUP, assert_same_runs, go_on, history, new_run, opened, started
-from stormrl import checkpoint
+from stormrl.acting.run_state import RunState
+from stormrl.disk import checkpoint
 from stormrl.errors import UserError
-from stormrl.run_state import RunState
 
 
 @pytest.fixture(scope="module")

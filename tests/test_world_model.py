@@ -25,11 +25,11 @@ from miniature import (
     world_model,
     world_model_config,
 )
-from stormrl.actor_critic import ActorCritic
-from stormrl.agent_state import agent_state
-from stormrl.config import ActorCriticConfig, WorldModelConfig
+from stormrl.agents.features import agent_state
+from stormrl.agents.reinforce import ActorCritic
+from stormrl.config.parts import ActorCriticConfig, WorldModelConfig
 from stormrl.types import Batch
-from stormrl.world_model import WorldModel
+from stormrl.worlds.latent import WorldModel
 
 RESETS = ((0, 0), (1, 2), (1, 5))
 BINS = np.linspace(-20, 20, 255)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pack_held_actions import packed, to_json
-from stormrl import held_actions, yardsticks
-from stormrl.held_actions import HeldAction, held_action
-from stormrl.published_curves import at
-from stormrl.yardsticks import chance, published_then, storm_mean
+from stormrl.scores import held_actions, yardsticks
+from stormrl.scores.curves import at
+from stormrl.scores.held_actions import HeldAction, held_action
+from stormrl.scores.yardsticks import chance, published_then, storm_mean
 
 FOUND = {
     "protocol": "atari100k",

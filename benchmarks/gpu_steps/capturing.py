@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from gpu_steps.setting import State, Subject
-from stormrl.learner_state import learner_tensors
-from stormrl.random_state import random_state, restore_random_state
+from stormrl.learning.state import learner_tensors
+from stormrl.machine.random_state import random_state, restore_random_state
 
 Update = Callable[[], object]
 
@@ -40,7 +40,7 @@ def captured_by_library(model: Subject) -> Update:
 
     Raises `ImportError` or `TypeError` where the library has no captured updates.
     """
-    from stormrl.captured import updates  # pyright: ignore[reportMissingImports]
+    from stormrl.learning.graphs import updates  # pyright: ignore[reportMissingImports]
 
     learner = model.learner
     learner.backend = replace(learner.backend, captured=True)  # pyright: ignore[reportCallIssue]

@@ -12,7 +12,7 @@ from gpu_steps.capture import after
 from gpu_steps.capturing import captured_by_hand
 from gpu_steps.setting import NEEDS_CUDA, Findings, Setting, difference, median_ms, subject
 from stormrl.bench.timing import first_seconds
-from stormrl.config import AgentConfig
+from stormrl.config.parts import AgentConfig
 
 
 def findings(setting: Setting) -> Findings:

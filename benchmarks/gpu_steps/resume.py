@@ -20,9 +20,9 @@ from gpu_steps.setting import (
     median_ms,
     subject,
 )
-from stormrl.device import compute_deterministically
-from stormrl.learner_state import learner_tensors, restore_learner
-from stormrl.random_state import random_state, restore_random_state, seed_all
+from stormrl.learning.state import learner_tensors, restore_learner
+from stormrl.machine.device import compute_deterministically
+from stormrl.machine.random_state import random_state, restore_random_state, seed_all
 
 HALF = 2
 

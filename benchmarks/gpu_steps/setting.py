@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from stormrl.bench.timing import seconds
-from stormrl.config import AgentConfig
-from stormrl.device import Backend, choose_device, choose_precision
-from stormrl.learner import Learner
-from stormrl.learner_state import learner_tensors
-from stormrl.presets import agent_config
-from stormrl.provenance import commit, hardware, versions
-from stormrl.random_state import seed_all
-from stormrl.replay import Replay
+from stormrl.config.parts import AgentConfig
+from stormrl.config.presets import agent_config
+from stormrl.experience.replay import Replay
+from stormrl.learning.learner import Learner
+from stormrl.learning.state import learner_tensors
+from stormrl.machine.device import Backend, choose_device, choose_precision
+from stormrl.machine.provenance import commit, hardware, versions
+from stormrl.machine.random_state import seed_all
 
 Finding = tuple[str, Any]
 Findings = Iterator[Finding]

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_steps.setting import NEEDS_CUDA, Findings, Setting, median_ms
 from stormrl.nn.conv import Decoder, Encoder
-from stormrl.nn.strided import doubled
+from stormrl.nn.cpu.strided import doubled
 
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 Layer = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stormrl.agent import Agent
-    from stormrl.config import AgentConfig, RunConfig
+    from stormrl.acting.evaluate import random_scores
+    from stormrl.config.parts import AgentConfig, RunConfig
+    from stormrl.config.presets import agent_config
     from stormrl.envs import PROTOCOLS, make_env
     from stormrl.errors import UserError
-    from stormrl.evaluate import random_scores
-    from stormrl.learner import Learner
-    from stormrl.presets import agent_config
-    from stormrl.replay import Replay
-    from stormrl.runs import agent_scores, resume, train
-    from stormrl.world_model import WorldModel
+    from stormrl.experience.replay import Replay
+    from stormrl.learning.learner import Learner
+    from stormrl.runs.agent import Agent
+    from stormrl.runs.whole import agent_scores, resume, train
+    from stormrl.worlds.latent import WorldModel
 
 __version__ = "0.1.0"
 
@@ -42,19 +42,19 @@ __all__ = [
 
 _HOMES = {
     "PROTOCOLS": "envs",
-    "Agent": "agent",
-    "AgentConfig": "config",
-    "Learner": "learner",
-    "Replay": "replay",
-    "RunConfig": "config",
+    "Agent": "runs.agent",
+    "AgentConfig": "config.parts",
+    "Learner": "learning.learner",
+    "Replay": "experience.replay",
+    "RunConfig": "config.parts",
     "UserError": "errors",
-    "WorldModel": "world_model",
-    "agent_config": "presets",
-    "agent_scores": "runs",
+    "WorldModel": "worlds.latent",
+    "agent_config": "config.presets",
+    "agent_scores": "runs.whole",
     "make_env": "envs",
-    "random_scores": "evaluate",
-    "resume": "runs",
-    "train": "runs",
+    "random_scores": "acting.evaluate",
+    "resume": "runs.whole",
+    "train": "runs.whole",
 }
 
 

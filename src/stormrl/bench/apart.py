@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from stormrl.bench.combination import bench
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
 
 Announce = Callable[[RunConfig, int], None]
 

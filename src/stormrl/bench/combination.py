@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stormrl.allocator import keep_freed_memory
 from stormrl.bench.counting import count_flops, count_launches, count_operators
 from stormrl.bench.memory import peak_memory
 from stormrl.bench.peak import Peak, measure_peak
 from stormrl.bench.timing import Spread, first_seconds, seconds, spread
 from stormrl.bench.workbench import Workbench
-from stormrl.config import RunConfig
-from stormrl.device import DTYPES, Backend, choose_backend
-from stormrl.provenance import commit, hardware, versions
+from stormrl.config.parts import RunConfig
+from stormrl.machine.allocator import keep_freed_memory
+from stormrl.machine.device import DTYPES, Backend, choose_backend
+from stormrl.machine.provenance import commit, hardware, versions
 
 
 class Stage(NamedTuple):

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import (
 )
 
 from stormrl.bench.timing import Work
-from stormrl.nn import strided
+from stormrl.nn.cpu import strided
 
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 """How calls begin that start a kernel, or a graph of them."""

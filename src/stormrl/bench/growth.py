@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stormrl.config import AgentConfig, HeadConfig, RunConfig
+from stormrl.config.parts import AgentConfig, HeadConfig, RunConfig
 from stormrl.errors import UserError
 
 Scaled = Callable[[AgentConfig, float], AgentConfig]

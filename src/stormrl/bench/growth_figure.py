@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from stormrl.bench.growth import DIMENSIONS
-from stormrl.figures import COLOURS, GRID, INK, LINE, PALE, add_words
+from stormrl.pictures.figures import COLOURS, GRID, INK, LINE, PALE, add_words
 
 STAGES = ("iteration", "world_model", "encode", "rollout", "actor_critic")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from stormrl.bench.timing import seconds
-from stormrl.device import Backend
+from stormrl.machine.device import Backend
 
 TRIES = 7
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from stormrl.acting.collector import Collector
 from stormrl.bench.timing import Work
-from stormrl.captured import updates
-from stormrl.collector import Collector
-from stormrl.config import RunConfig
-from stormrl.device import Backend
+from stormrl.config.parts import RunConfig
 from stormrl.envs import PROTOCOLS, game_sizes, make_env
-from stormrl.learner import Learner
-from stormrl.parameters import count_parameters
-from stormrl.replay import Replay
+from stormrl.experience.replay import Replay
+from stormrl.learning.graphs import updates
+from stormrl.learning.learner import Learner
+from stormrl.learning.parameters import count_parameters
+from stormrl.machine.device import Backend
 from stormrl.types import Batch, Cache, Trajectory
 
 ITERATIONS = 4096

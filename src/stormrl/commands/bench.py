@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, print_json, results, writing
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
-from stormrl.flags import parse
-from stormrl.presets import agent_config
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,8 +79,8 @@ def main(args: Sequence[str]) -> int:
     configs = combinations(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.commands.bench_tables import show
-    from stormrl.device import choose_backend
-    from stormrl.runs import check
+    from stormrl.machine.device import choose_backend
+    from stormrl.runs.whole import check
 
     for config in configs:
         check(config)
@@ -175,7 +175,7 @@ def _record(
 
 def _write(options: Options, record: dict[str, Any]) -> None:
     if options.out is not None:
-        from stormrl.jsonlines import plain
+        from stormrl.disk.jsonlines import plain
 
         with writing(options.out):
             options.out.parent.mkdir(parents=True, exist_ok=True)

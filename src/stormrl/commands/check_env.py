@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.text import Text
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import print_json, results, say, table
-from stormrl.flags import parse
 
 if TYPE_CHECKING:
     from stormrl.envs import Check

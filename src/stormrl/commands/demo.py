@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, number, print_json, results, say, table, writing
 from stormrl.errors import UserError
-from stormrl.flags import parse
-from stormrl.progress import busy, duration_text
-from stormrl.stop import EXIT_INTERRUPTED
+from stormrl.history.progress import busy, duration_text
+from stormrl.machine.stop import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from stormrl.demo import Demonstration
+    from stormrl.runs.demo import Demonstration
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ def main(args: Sequence[str]) -> int:
 def _demonstrate(options: Options) -> Demonstration:
     # Imported late: PyTorch takes longer to load than the help to print.
     if options.json:
-        from stormrl.demo import demonstrate
+        from stormrl.runs.demo import demonstrate
 
         return demonstrate(options.out, options.minutes)
     say(messages(), f"This takes about {options.minutes:g} minutes; Ctrl-C stops it.")
     with busy(messages(), "loading PyTorch"):
         from stormrl.commands.demo_screen import VisibleScreen
-        from stormrl.demo import demonstrate
+        from stormrl.runs.demo import demonstrate
     return demonstrate(options.out, options.minutes, screen=VisibleScreen())
 
 
 def _show(out: Path, done: Demonstration) -> None:
-    from stormrl.demo import HEADER, NOTE
-    from stormrl.demo import table as rows
+    from stormrl.runs.demo import HEADER, NOTE
+    from stormrl.runs.demo import table as rows
 
     console = results()
     game, player, *numbers = HEADER

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 
 from stormrl.commands.output import messages, say
 from stormrl.commands.train_messages import say_start
-from stormrl.demo import Screen
-from stormrl.progress import Progress, TrainingProgress, busy
-from stormrl.trainer import Trainer
+from stormrl.history.progress import Progress, TrainingProgress, busy
+from stormrl.runs.demo import Screen
+from stormrl.runs.trainer import Trainer
 
 
 class VisibleScreen(Screen):

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import print_facts, print_json, results
-from stormrl.flags import parse
 
 WIDTH = 88
 """Longest line of prose."""
@@ -37,7 +37,7 @@ def main(args: Sequence[str]) -> int:
     """Examine; returns the exit code."""
     options = parse(Options, args, "stormrl doctor")
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.doctor import examine
+    from stormrl.report.doctor import examine
 
     record = examine(options.run)
     if options.json:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, print_json, results, say, writing
+from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
-from stormrl.flags import parse
-from stormrl.jsonlines import plain
 
 if TYPE_CHECKING:
-    from stormrl.agent import Agent
-    from stormrl.dream import Scene
-    from stormrl.film import Dreams
+    from stormrl.dreams.scenes import Scene
+    from stormrl.runs.agent import Agent
+    from stormrl.runs.film import Dreams
 
 SUFFIXES = (".mp4", ".gif", ".png", ".json")
 
@@ -65,8 +65,8 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, "stormrl dream")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.agent import Agent
-    from stormrl.film import dreams
+    from stormrl.runs.agent import Agent
+    from stormrl.runs.film import dreams
 
     agent = Agent.load(options.run, options.step, options.device)
     paths = film_paths(options.out or agent.path / "videos" / f"film-{agent.step:08d}")
@@ -113,9 +113,9 @@ def film_paths(out: Path) -> list[Path]:
 
 
 def _write(paths: Sequence[Path], seen: Dreams, record: dict[str, Any]) -> None:
-    from stormrl.figures import error_curves
-    from stormrl.film import film, sheet, write_film
-    from stormrl.media import write_png
+    from stormrl.pictures.figures import error_curves
+    from stormrl.pictures.media import write_png
+    from stormrl.runs.film import film, sheet, write_film
 
     films = [path for path in paths if path.suffix.lower() in (".mp4", ".gif")]
     if films:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, number, print_json, results, table
 from stormrl.errors import UserError
-from stormrl.flags import parse
 
 if TYPE_CHECKING:
-    from stormrl.agent import Agent
     from stormrl.envs import Protocol
+    from stormrl.runs.agent import Agent
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, "stormrl eval")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.agent import Agent
-    from stormrl.runs import agent_scores
-    from stormrl.scores_file import write_scores
-    from stormrl.scoring import summary
+    from stormrl.runs.agent import Agent
+    from stormrl.runs.whole import agent_scores
+    from stormrl.scores.file import write_scores
+    from stormrl.scores.summary import summary
 
     agent = Agent.load(options.run, options.step, options.device)
     protocol = _protocol(agent, options)
@@ -70,7 +70,7 @@ def main(args: Sequence[str]) -> int:
 
 def score_table(record: dict) -> object:
     """A small table of what `scoring.summary` has found."""
-    from stormrl.scoring import score_text
+    from stormrl.scores.summary import score_text
 
     normalised = record["human_normalised"]
     row = (
@@ -94,7 +94,7 @@ def _check(options: Options) -> None:
 
 
 def _protocol(agent: Agent, options: Options) -> Protocol:
-    from stormrl.runs import find_protocol
+    from stormrl.runs.whole import find_protocol
 
     protocol = find_protocol(options.protocol or agent.config.protocol)
     if options.greedy:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import print_json, results, say
-from stormrl.flags import parse
 
 FILES = ("world_model.pth", "agent.pth")
 
@@ -36,7 +36,7 @@ def main(args: Sequence[str]) -> int:
     """Export; returns the exit code."""
     options = parse(Options, args, "stormrl export-official")
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.official_weights import export_official
+    from stormrl.runs.official_weights import export_official
 
     world_model, agent = paths = [options.out / name for name in FILES]
     export_official(options.run, world_model, agent, options.step)

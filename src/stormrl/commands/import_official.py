@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import print_json, results, say
-from stormrl.flags import parse
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def main(args: Sequence[str]) -> int:
     """Import; returns the exit code."""
     options = parse(Options, args, "stormrl import-official")
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.official_weights import import_official
+    from stormrl.runs.official_weights import import_official
 
     run = import_official(options.world_model, options.agent, options.env, options.out)
     if options.json:

@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
+from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
-from stormrl.jsonlines import plain
 
 
 def print_json(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, print_json, say
 from stormrl.errors import UserError
-from stormrl.flags import parse
 
 if TYPE_CHECKING:
     import uvicorn
@@ -57,9 +57,9 @@ def main(args: Sequence[str]) -> int:
     _check(options)
     _require_extra()
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.agent import Agent
     from stormrl.play.security import Guard
     from stormrl.play.server import Server
+    from stormrl.runs.agent import Agent
 
     agent = Agent.load(options.run, options.step, options.device)
     guard = Guard.of(options.host)

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.table import Column
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import number, print_json, results, table
-from stormrl.config import AgentConfig, leaves, to_dict
-from stormrl.flags import parse
-from stormrl.presets import ABLATIONS, PRESETS, SIZES, Edit, agent_config
+from stormrl.config.parts import AgentConfig, leaves, to_dict
+from stormrl.config.presets import ABLATIONS, PRESETS, SIZES, Edit, agent_config
 
 ACTIONS = 6
 """Of the game whose parameters are counted; each action more adds a few thousand."""
@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> int:
 def describe() -> dict[str, Any]:
     """Everything that has a name, with what it stands for; JSON-able."""
     from stormrl.envs import PROTOCOLS
-    from stormrl.parameters import parameters_of
+    from stormrl.learning.parameters import parameters_of
 
     return {
         "presets": {

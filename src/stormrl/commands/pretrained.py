@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import number, print_facts, print_json, results, say, table
-from stormrl.flags import parse
 
 if TYPE_CHECKING:
-    from stormrl.pretrained import Pretrained
+    from stormrl.disk.pretrained import Pretrained
 
 TITLE = "pretrained agents"
 
@@ -30,7 +30,7 @@ def main(args: Sequence[str]) -> int:
     """List; returns the exit code."""
     options = parse(Options, args, "stormrl pretrained")
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.pretrained import agents
+    from stormrl.disk.pretrained import agents
 
     records = [describe(agent) for agent in agents()]
     if options.json:
@@ -44,8 +44,8 @@ def main(args: Sequence[str]) -> int:
 
 def describe(agent: Pretrained) -> dict[str, Any]:
     """What the list says of an agent; JSON-able."""
-    from stormrl.published import human_normalised
-    from stormrl.scoring import mean_and_stderr
+    from stormrl.scores.published import human_normalised
+    from stormrl.scores.summary import mean_and_stderr
 
     config, returns = agent.config, list(agent.scores["return"])
     mean, stderr = mean_and_stderr(returns)
@@ -80,7 +80,7 @@ def _show(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
-    from stormrl.scoring import score_text
+    from stormrl.scores.summary import score_text
 
     return (
         record["name"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import (
     messages,
     number,
@@ -19,10 +20,9 @@ from stormrl.commands.output import (
     writing,
 )
 from stormrl.errors import UserError
-from stormrl.flags import parse
 
 if TYPE_CHECKING:
-    from stormrl.episodes import Recording
+    from stormrl.experience.episodes import Recording
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, "stormrl record")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.episodes import write_recording
-    from stormrl.recording import record
-    from stormrl.runs import find_protocol
+    from stormrl.experience.episodes import write_recording
+    from stormrl.runs.recording import record
+    from stormrl.runs.whole import find_protocol
 
     protocol = find_protocol(options.protocol)
     console = messages()

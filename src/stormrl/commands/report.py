@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, print_json, results, say, writing
-from stormrl.flags import parse
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, number, print_json, results, say, table
 from stormrl.commands.train import default_directory
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
+from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
-from stormrl.flags import parse
-from stormrl.presets import agent_config
-from stormrl.progress import SilentProgress, TrainingProgress
-from stormrl.published import PRESET, PROTOCOL, SIZE, STEPS, game_of, games
-from stormrl.published_curves import CAVEATS, FAMILY, WIDTH, run_set
-from stormrl.stop import EXIT_INTERRUPTED
+from stormrl.history.progress import SilentProgress, TrainingProgress
+from stormrl.machine.stop import EXIT_INTERRUPTED
+from stormrl.scores.curves import CAVEATS, FAMILY, WIDTH, run_set
+from stormrl.scores.published import PRESET, PROTOCOL, SIZE, STEPS, game_of, games
 
 if TYPE_CHECKING:
-    from stormrl.on_track import Bin
+    from stormrl.disk.run_directory import RunDirectory
     from stormrl.report.reading import Run
-    from stormrl.reproduction import Comparison
-    from stormrl.run_directory import RunDirectory
-    from stormrl.scored_runs import ScoredRun
+    from stormrl.runs.scored import ScoredRun
+    from stormrl.scores.on_track import Bin
+    from stormrl.scores.reproduction import Comparison
 
 TITLE = f"mean return under protocol {PROTOCOL}"
 CURVES = "training returns beside published curves, at the same environment step"
@@ -81,7 +81,7 @@ def main(args: Sequence[str]) -> int:
     _check(options)
     names = tuple(dict.fromkeys(map(_game, options.games)))
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.reproduction import compare, exit_code
+    from stormrl.scores.reproduction import compare, exit_code
 
     paths = options.runs or _trained(options, names)
     if paths is None:
@@ -103,7 +103,7 @@ def _sorted(
     options: Options, paths: Sequence[Path], names: Sequence[str]
 ) -> tuple[list[RunDirectory], list[RunDirectory]]:
     """Finished runs, and where these are asked for unfinished ones."""
-    from stormrl.scored_runs import distinct_runs, finished, finished_runs
+    from stormrl.runs.scored import distinct_runs, finished, finished_runs
 
     if not options.unfinished:
         return finished_runs(paths, names), []
@@ -133,8 +133,8 @@ def _game(name: str) -> str:
 
 def _trained(options: Options, names: Sequence[str]) -> list[Path] | None:
     """Directories of a finished run for every game and seed; None if the training was stopped."""
-    from stormrl.runs import steps_done
-    from stormrl.scored_runs import train_on
+    from stormrl.runs.scored import train_on
+    from stormrl.runs.whole import steps_done
 
     paths = []
     for name, seed in itertools.product(names, options.seeds):
@@ -173,7 +173,7 @@ def _episodes(options: Options) -> int:
 
 def _scored(run: RunDirectory, options: Options) -> ScoredRun:
     from stormrl.envs import PROTOCOLS
-    from stormrl.scored_runs import scored
+    from stormrl.runs.scored import scored
 
     console = messages()
     console.quiet = options.json
@@ -205,7 +205,7 @@ def _records(
 
 
 def _run_record(run: ScoredRun) -> dict[str, Any]:
-    from stormrl.reproduction import differences
+    from stormrl.scores.reproduction import differences
 
     return _curve_record(run.run) | {
         "returns": list(run.returns),
@@ -214,7 +214,7 @@ def _run_record(run: ScoredRun) -> dict[str, Any]:
 
 
 def _curve_record(run: RunDirectory) -> dict[str, Any]:
-    from stormrl.on_track import track_record
+    from stormrl.scores.on_track import track_record
 
     history = _history(run)
     return {
@@ -236,7 +236,7 @@ def _history(run: RunDirectory) -> Run:
 
 
 def _show(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> None:
-    from stormrl.reproduction import differences
+    from stormrl.scores.reproduction import differences
 
     rows = [
         (
@@ -257,7 +257,7 @@ def _show(comparisons: Sequence[Comparison], runs: Sequence[ScoredRun]) -> None:
 
 def _show_curves(runs: Sequence[RunDirectory]) -> None:
     from stormrl.commands.doctor import published
-    from stormrl.on_track import differences
+    from stormrl.scores.on_track import differences
 
     rows = [
         (str(run.path), f"{history.step:,}", *_judged(found.judged), found.verdict.value)
@@ -286,7 +286,7 @@ def _judged(found: Bin | None) -> tuple[str, str, str]:
 
 
 def _verdict(comparison: Comparison) -> str:
-    from stormrl.reproduction import Verdict
+    from stormrl.scores.reproduction import Verdict
 
     match comparison.verdict, comparison.runs_needed:
         case Verdict.TOO_FEW, None:

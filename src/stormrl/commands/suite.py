@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from stormrl.commands.flags import parse, parse_some
 from stormrl.commands.output import messages, print_json, results, say
-from stormrl.config import AgentConfig, RunConfig
+from stormrl.config.parts import AgentConfig, RunConfig
+from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
-from stormrl.flags import parse, parse_some
-from stormrl.presets import agent_config
 from stormrl.suite.share import Machine, Share, at_once
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _refuse_singular(args: Sequence[str]) -> None:
 
 
 def _run(options: Options, planned: Sequence[Task], args: Sequence[str]) -> int:
-    from stormrl.stop import StopRequest
+    from stormrl.machine.stop import StopRequest
     from stormrl.suite.ray_pool import RayPool, import_ray
     from stormrl.suite.session import Session
     from stormrl.suite.table import SuiteDisplay
@@ -215,7 +215,7 @@ def _start_text(options: Options, plan: Plan, share: Share, machines: Sequence[M
 
 def _report(options: Options, session: Session, args: Sequence[str]) -> int:
     """How it ended and what to do next; the exit code."""
-    from stormrl.stop import EXIT_INTERRUPTED
+    from stormrl.machine.stop import EXIT_INTERRUPTED
     from stormrl.suite.table import suite_table
 
     entries = list(session.entries.values())

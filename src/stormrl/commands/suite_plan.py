@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stormrl.commands.output import number, print_facts, results, table
-from stormrl.progress import duration_text
+from stormrl.history.progress import duration_text
 from stormrl.suite.estimate import Figures, figures_for
 from stormrl.suite.plan import Plan, Task
 from stormrl.suite.share import Machine, Share, at_once

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import tyro
 
+from stormrl.commands.flags import flags, parse, parse_some
 from stormrl.commands.output import messages, say
-from stormrl.config import AgentConfig, RunConfig
+from stormrl.config.parts import AgentConfig, RunConfig
+from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
-from stormrl.flags import flags, parse, parse_some
-from stormrl.presets import agent_config
-from stormrl.progress import TrainingProgress
+from stormrl.history.progress import TrainingProgress
 
 PROG = "stormrl train"
 
@@ -81,36 +81,36 @@ def main(args: Sequence[str]) -> int:
 
 def _start(options: NewRun) -> int:
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl import runs
     from stormrl.commands.train_messages import report, say_start
+    from stormrl.runs import whole
 
     config = options.config()
-    run_dir = options.run_dir or runs.fresh(default_directory(config))
+    run_dir = options.run_dir or whole.fresh(default_directory(config))
     if options.json:
-        outcome = runs.train(config, run_dir)
+        outcome = whole.train(config, run_dir)
     else:
         progress = TrainingProgress(config.steps)
-        outcome = runs.train(config, run_dir, progress, started=say_start)
+        outcome = whole.train(config, run_dir, progress, started=say_start)
     return report(run_dir, config, outcome, options.json)
 
 
 def default_directory(config: RunConfig) -> Path:
     """Where a run goes that is given no place."""
-    from stormrl.runs import run_name
+    from stormrl.runs.whole import run_name
 
     return Path("runs") / run_name(config)
 
 
 def _resume(args: Sequence[str]) -> int:
-    from stormrl import runs
     from stormrl.commands.train_messages import report, say_start
+    from stormrl.runs import whole
 
     _refuse_changes(args)
     options = parse(OldRun, args, PROG)
-    run = runs.resumable(options.resume)
-    done, end = runs.steps_done(run.path), options.steps or run.config.steps
+    run = whole.resumable(options.resume)
+    done, end = whole.steps_done(run.path), options.steps or run.config.steps
     if options.json:
-        outcome = runs.resume(run.path, options.steps)
+        outcome = whole.resume(run.path, options.steps)
     elif done == end:
         say(
             messages(),
@@ -120,7 +120,7 @@ def _resume(args: Sequence[str]) -> int:
         return 0
     else:
         progress = TrainingProgress(end, done)
-        outcome = runs.resume(run.path, options.steps, progress, started=say_start)
+        outcome = whole.resume(run.path, options.steps, progress, started=say_start)
     return report(run.path, run.config, outcome, options.json)
 
 

@@ -9,12 +9,12 @@ from rich.markup import escape
 
 import stormrl
 from stormrl.commands.output import messages, print_facts, print_json, say
-from stormrl.config import RunConfig
-from stormrl.parameters import count_parameters
-from stormrl.runs import frames_per_step
-from stormrl.scoring import score_text, summary
-from stormrl.stop import EXIT_INTERRUPTED
-from stormrl.trainer import Outcome, Trainer
+from stormrl.config.parts import RunConfig
+from stormrl.learning.parameters import count_parameters
+from stormrl.machine.stop import EXIT_INTERRUPTED
+from stormrl.runs.trainer import Outcome, Trainer
+from stormrl.runs.whole import frames_per_step
+from stormrl.scores.summary import score_text, summary
 
 COMPILING = "compiling the update takes about a minute the first time"
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from stormrl.nn.batch_norm import BatchNorm
+from stormrl.nn.cpu.batch_norm import BatchNorm
+from stormrl.nn.cpu.strided import Doubling, Halving, halve_relu, halved
 from stormrl.nn.precision import compute_dtype
-from stormrl.nn.strided import Doubling, Halving, halve_relu, halved
 
 IMAGE_SIZE = 64
 STAGES = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stormrl.config import HeadConfig, TwoHotConfig
-from stormrl.functional import two_hot_cross_entropies, two_hot_mean, two_hot_natural_mean
+from stormrl.config.parts import HeadConfig, TwoHotConfig
+from stormrl.nn.functional import two_hot_cross_entropies, two_hot_mean, two_hot_natural_mean
 
 
 class MLP(nn.Sequential):

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from stormrl.agent import Agent
-from stormrl.jsonlines import plain
+from stormrl.disk.jsonlines import plain
 from stormrl.play.keys import buttons, idle
 from stormrl.play.real import RealGame
 from stormrl.play.table import DreamGame, Table
+from stormrl.runs.agent import Agent
 
 Point = tuple[float | None, ...]
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stormrl.acting import remember
-from stormrl.agent import Agent
+from stormrl.acting.actor import remember
+from stormrl.dreams.env import DreamContext
 from stormrl.envs import PROTOCOLS, action_meanings, make_env
-from stormrl.envs.dream import DreamContext
+from stormrl.runs.agent import Agent
 
 LEAD = 24
 """Steps, at most, that the agent plays before a context begins."""

@@ -20,12 +20,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from stormrl.agent import Agent
 from stormrl.play.packets import greeting
 from stormrl.play.security import HEADERS, Guard
 from stormrl.play.session import TOO_MANY, Session
 from stormrl.play.table import Table
 from stormrl.play.tape import Film, save
+from stormrl.runs.agent import Agent
 
 SEED = 4_000_000
 """Seed of the first game: no episode of training, evaluation or films has it."""

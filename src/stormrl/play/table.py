@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from stormrl.agent import Agent
-from stormrl.envs.dream import DreamEnv
+from stormrl.dreams.env import DreamEnv
 from stormrl.play.keys import idle
 from stormrl.play.real import RealGame, draw
 from stormrl.play.tape import LONGEST, Film, Played, Tape
+from stormrl.runs.agent import Agent
 
 SIDES = ("real", "dream")
 REST_S = 1.5

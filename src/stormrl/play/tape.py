@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stormrl.episodes import RecordedEpisode, Recording, write_recording
-from stormrl.media import Image, stream_mp4, upscale
+from stormrl.experience.episodes import RecordedEpisode, Recording, write_recording
+from stormrl.pictures.media import Image, stream_mp4, upscale
 
 LONGEST = 5_000
 """Steps of a recording; about 120 MB while it is being made."""

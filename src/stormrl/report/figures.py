@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from stormrl.figures import Curve, rolling_mean, seed_band
-from stormrl.jsonlines import is_number
-from stormrl.on_track import FIRST
-from stormrl.published_curves import Band, band, game_with_curves
+from stormrl.disk.jsonlines import is_number
+from stormrl.pictures.figures import Curve, rolling_mean, seed_band
 from stormrl.report.reading import Run, Series
 from stormrl.report.scores import THRESHOLDS, AgentRow
-from stormrl.statistics import Estimate
+from stormrl.scores.curves import Band, band, game_with_curves
+from stormrl.scores.on_track import FIRST
+from stormrl.scores.statistics import Estimate
 
 PALETTE = 8
 """Colours that curves take in turn: `--c0` to `--c7` of the page."""

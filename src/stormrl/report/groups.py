@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stormrl.config import AgentConfig, to_dict
+from stormrl.config.parts import AgentConfig, to_dict
+from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
-from stormrl.presets import agent_config
-from stormrl.published import game_of, games
 from stormrl.report.reading import Run
+from stormrl.scores.published import game_of, games
 
 LONGEST_LABEL = 60
 """Characters."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stormrl.doctor import History, diagnose
 from stormrl.errors import UserError
-from stormrl.on_track import track_record
+from stormrl.report.doctor import History, diagnose
 from stormrl.report.groups import Game, grouped
 from stormrl.report.reading import Run, Unreadable, read_runs
 from stormrl.report.scores import GameRow, Standing, game_rows, standings
-from stormrl.statistics import Aggregate, Estimate
+from stormrl.scores.on_track import track_record
+from stormrl.scores.statistics import Aggregate, Estimate
 
 
 @dataclass(frozen=True)

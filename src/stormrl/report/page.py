@@ -16,17 +16,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import stormrl
-from stormrl.config import to_dict
-from stormrl.jsonlines import is_number
-from stormrl.on_track import differences
-from stormrl.published_curves import CAVEATS, FAMILY, RunSet, run_set
+from stormrl.config.parts import to_dict
+from stormrl.disk.jsonlines import is_number
 from stormrl.report import figures
 from stormrl.report.groups import Variant, labelled
 from stormrl.report.overview import Overview, causes
 from stormrl.report.reading import Run
 from stormrl.report.scores import COLUMNS, PROFILED
-from stormrl.reproduction import Comparison
-from stormrl.statistics import Estimate
+from stormrl.scores.curves import CAVEATS, FAMILY, RunSet, run_set
+from stormrl.scores.on_track import differences
+from stormrl.scores.reproduction import Comparison
+from stormrl.scores.statistics import Estimate
 
 LARGEST_VIDEO = 4 * 2**20
 """Bytes; a longer film is left where it is."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stormrl.config import RunConfig
-from stormrl.config_io import CONFIG
+from stormrl.config.json import CONFIG
+from stormrl.config.parts import RunConfig
+from stormrl.disk.files import read_json, read_limited
+from stormrl.disk.jsonlines import HISTORY_LIMIT, is_number
+from stormrl.disk.run_directory import RunDirectory
+from stormrl.disk.run_files import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
 from stormrl.errors import UserError
-from stormrl.files import read_json, read_limited
-from stormrl.jsonlines import HISTORY_LIMIT, is_number
-from stormrl.on_track import Track, track
-from stormrl.run_directory import RunDirectory
-from stormrl.run_files import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
+from stormrl.scores.on_track import Track, track
 
 Line = dict[str, Any]
 

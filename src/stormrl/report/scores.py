@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stormrl.published import (
+from stormrl.report.groups import Game
+from stormrl.scores.published import (
     STORM,
     PublishedAgent,
     agent_names,
@@ -17,10 +18,8 @@ from stormrl.published import (
     normalised,
     published_agent,
 )
-from stormrl.report.groups import Game
-from stormrl.reproduction import Comparison, compare, differences
-from stormrl.scoring import mean_and_stderr
-from stormrl.statistics import (
+from stormrl.scores.reproduction import Comparison, compare, differences
+from stormrl.scores.statistics import (
     Aggregate,
     Estimate,
     Scores,
@@ -28,6 +27,7 @@ from stormrl.statistics import (
     performance_profile,
     probability_of_improvement,
 )
+from stormrl.scores.summary import mean_and_stderr
 
 COLUMNS = (STORM, "DreamerV3", "IRIS", "DIAMOND", "BBF")
 """Agents whose scores stand beside a game's."""

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stormrl.jsonlines import JsonLines
-from stormrl.progress import SilentProgress
+from stormrl.disk.jsonlines import JsonLines
+from stormrl.history.progress import SilentProgress
 
 ATTEMPTS = "attempts.jsonl"
 START = "start"

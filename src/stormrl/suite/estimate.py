@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stormrl.config import RunConfig
+from stormrl.config.parts import RunConfig
+from stormrl.disk.files import read_json
 from stormrl.errors import UserError
-from stormrl.files import read_json
 from stormrl.suite.share import Share
 from stormrl.suite.simulation import Work
 

@@ -6,8 +6,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from stormrl.checkpoint import CHECKPOINTS, CHECKSUMS, LATEST
-from stormrl.run_directory import LOCK
+from stormrl.disk.checkpoint import CHECKPOINTS, CHECKSUMS, LATEST
+from stormrl.disk.run_directory import LOCK
 from stormrl.suite.storage import Storage
 
 ARRIVING = ".arriving-"

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stormrl import published
-from stormrl.config import RunConfig, leaves, to_dict
+from stormrl.config.parts import RunConfig, leaves, to_dict
 from stormrl.envs import game_sizes, make_env
 from stormrl.errors import UserError
-from stormrl.runs import find_protocol, run_name
+from stormrl.runs.whole import find_protocol, run_name
+from stormrl.scores import published
 from stormrl.suite.standing import Standing
 
 _VERSION = re.compile(r"-v[0-9]+$")

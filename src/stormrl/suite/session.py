@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from stormrl.config import to_dict
+from stormrl.config.parts import to_dict
 from stormrl.suite.plan import Plan, Task
 from stormrl.suite.share import Share
 from stormrl.suite.standing import Standing, read_standing

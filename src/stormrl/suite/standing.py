@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stormrl.checkpoint import CHECKPOINTS, CHECKSUMS
-from stormrl.config_io import CONFIG
+from stormrl.config.json import CONFIG
+from stormrl.disk.checkpoint import CHECKPOINTS, CHECKSUMS
+from stormrl.disk.files import parse_json
+from stormrl.disk.run_files import EPISODES, METRICS
 from stormrl.errors import UserError
-from stormrl.files import parse_json
-from stormrl.progress import EPISODES_IN_MEAN
-from stormrl.run_files import EPISODES, METRICS
+from stormrl.history.progress import EPISODES_IN_MEAN
 from stormrl.suite.attempt_log import ATTEMPTS, START
 from stormrl.suite.storage import Storage
 

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from stormrl.progress import duration_text, short_number
+from stormrl.history.progress import duration_text, short_number
 from stormrl.suite.session import Entry, State
 
 LOG_PERIOD_S = 30.0

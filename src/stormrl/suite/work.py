@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from stormrl.trainer import Trainer
+    from stormrl.runs.trainer import Trainer
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -84,9 +84,9 @@ def _train(job: Job) -> Ended:
 
 
 def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
-    from stormrl import runs
-    from stormrl.config_io import CONFIG, config_from_dict
+    from stormrl.config.json import CONFIG, config_from_dict
     from stormrl.errors import UserError
+    from stormrl.runs import whole
     from stormrl.suite.attempt_log import AttemptLog
 
     config, log = config_from_dict(job.config), AttemptLog(path)
@@ -98,12 +98,12 @@ def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
 
     try:
         if (path / CONFIG).exists():
-            outcome = runs.resume(path, config.steps, log, started)
+            outcome = whole.resume(path, config.steps, log, started)
         else:
-            outcome = runs.train(config, path, log, started)
+            outcome = whole.train(config, path, log, started)
     except UserError as error:
         log.write("failed", error=str(error))
-        return Ended(runs.steps_done(path), False, str(error))
+        return Ended(whole.steps_done(path), False, str(error))
     log.write("finished" if outcome.finished else "stopped", step=outcome.step)
     return Ended(outcome.step, outcome.finished)
 

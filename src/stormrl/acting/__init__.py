@@ -1,0 +1,1 @@
+"""Acting: an agent in a real environment, for training, evaluation and recording."""

@@ -1,0 +1,148 @@
+"""Scores: whole episodes under a named protocol, every one of them counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from typing import Protocol as Interface
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from stormrl.acting.actor import empty_memory
+from stormrl.envs import Protocol, game_sizes, make_env
+from stormrl.types import Memory
+
+PARALLEL = 8
+UNCOUNTED = 2**31 - 1
+
+
+class Score(NamedTuple):
+    """One evaluation episode."""
+
+    total: float
+    """Undiscounted return."""
+    length: int
+    """Environment steps."""
+    seed: int
+    """Seed of the environment's reset."""
+
+
+class Player(Interface):
+    """Whoever chooses the actions."""
+
+    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
+        """Memory of `batch` players before their first step."""
+        ...
+
+    def act(
+        self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Memory]:
+        """Actions for images [B, channels, height, width], and the memory that includes them."""
+        ...
+
+
+class RandomPlayer:
+    """Uniformly random actions."""
+
+    def __init__(self, actions: int) -> None:
+        self.actions = actions
+
+    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
+        """Nothing to remember."""
+        return empty_memory(batch, 0, image_shape, "cpu")
+
+    def act(
+        self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Memory]:
+        """Actions for images [B, channels, height, width]."""
+        return torch.randint(self.actions, (len(obs),)), memory
+
+
+class _Table:
+    """One environment and the episode it is playing."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self.env = env
+
+    def begin(self, seed: int) -> None:
+        self.obs, _ = self.env.reset(seed=seed)
+        self.seed, self.total, self.length, self.is_first = seed, 0.0, 0, True
+
+    def step(self, action: int) -> Score | None:
+        self.obs, reward, terminated, truncated, _ = self.env.step(action)
+        self.total, self.length = self.total + float(reward), self.length + 1
+        self.is_first = False
+        return Score(self.total, self.length, self.seed) if terminated or truncated else None
+
+
+def evaluate(
+    player: Player,
+    env_id: str,
+    protocol: Protocol,
+    episodes: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[Score]:
+    """Play `episodes` whole games, seeded `seed`, `seed + 1`, ..., some of them at a time.
+
+    An episode that was begun is always finished and counted, so long games weigh as much as short
+    ones. The random streams of the caller are left as they were.
+    """
+    envs = [make_env(env_id, protocol) for _ in range(min(PARALLEL, episodes))]
+    devices = [device] if torch.device(device).type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            scores = _play_all(player, envs, range(seed, seed + episodes), protocol, device)
+    finally:
+        for env in envs:
+            env.close()
+    return sorted(scores, key=lambda score: score.seed)
+
+
+def random_scores(env_id: str, protocol: Protocol, episodes: int, seed: int = 0) -> list[Score]:
+    """What uniformly random play reaches under the same protocol."""
+    env = make_env(env_id, protocol)
+    actions, _ = game_sizes(env)
+    player = RandomPlayer(actions)
+    env.close()
+    return evaluate(player, env_id, protocol, episodes, seed)
+
+
+def _play_all(
+    player: Player,
+    envs: Sequence[gymnasium.Env],
+    seeds: Sequence[int],
+    protocol: Protocol,
+    device: torch.device | str,
+) -> list[Score]:
+    tables = [_Table(env) for env in envs]
+    waiting = list(seeds)
+    for table in tables:
+        table.begin(waiting.pop(0))
+    scores: list[Score] = []
+    memory = player.begin(len(tables), _images(tables, device).shape[1:])
+    while len(scores) < len(seeds):
+        is_first = torch.tensor([table.is_first for table in tables], device=device)
+        # Whatever the agent does between training episodes, evaluation starts each one afresh.
+        memory = memory._replace(filled=torch.where(is_first, 0, memory.filled))
+        action, memory = player.act(
+            _images(tables, device), memory, is_first, protocol.greedy_evaluation
+        )
+        for table, choice in zip(tables, action.tolist(), strict=True):
+            score = table.step(choice)
+            if score is None:
+                continue
+            if score.seed != UNCOUNTED:
+                scores.append(score)
+            # With no game left to begin, a table plays on unseen, and the batch keeps its shape.
+            table.begin(waiting.pop(0) if waiting else UNCOUNTED)
+    return scores
+
+
+def _images(tables: Sequence[_Table], device: torch.device | str) -> Tensor:
+    stacked = np.stack([table.obs for table in tables])
+    return torch.from_numpy(stacked).to(device).permute(0, 3, 1, 2)

@@ -1,0 +1,1 @@
+"""Agents: policy and value function on what a world model shows, and their losses."""

@@ -1,0 +1,142 @@
+"""Policy and value function on the agent's state, and their losses on imagined trajectories."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from stormrl.agents.features import FrameState, VectorState
+from stormrl.config.parts import ActorCriticConfig
+from stormrl.nn.functional import (
+    categorical_entropy,
+    lambda_return,
+    log_probability,
+    masked_mean,
+    mix_uniform,
+    percentiles,
+    sample_index,
+    straight_line,
+)
+from stormrl.nn.heads import MLP, TwoHotHead
+from stormrl.types import Trajectory
+
+
+class ActorCritic(nn.Module):
+    """Actor, critic, slow critic and return scale (STORM, section 3.2).
+
+    The losses are those of DreamerV3: REINFORCE with the critic as baseline, advantages divided by
+    the running range of returns, and a categorical critic that is pulled to a slow copy of itself.
+    """
+
+    scale_low: Tensor
+    scale_high: Tensor
+
+    def __init__(
+        self, config: ActorCriticConfig, state: VectorState | FrameState, actions: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.state = state
+        head = config.head
+        self.actor = MLP(self.state.size, head.width, head.layers, actions)
+        self.critic = TwoHotHead(self.state.size, head, config.two_hot)
+        self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.register_buffer("scale_low", torch.zeros(()))
+        self.register_buffer("scale_high", torch.zeros(()))
+
+    def probabilities(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
+        """How likely the policy takes each action."""
+        return mix_uniform(self.actor(state).float().softmax(-1), self.config.unimix)
+
+    def policy(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
+        """Log-probabilities of the actions."""
+        return log_probability(self.probabilities(state))
+
+    def act(self, state: Float[Tensor, "*n S"], uniform: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+        """Actions drawn from the policy; `uniform` holds numbers from [0, 1)."""
+        return sample_index(self.probabilities(state), uniform)
+
+    def value(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n"]:
+        """Expected return from each state, in the reward's units."""
+        return self.critic.mean(self.critic(state))
+
+    def loss(
+        self, trajectory: Trajectory, taken: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of actor and critic on imagined trajectories, and its parts (equations 7 to 9).
+
+        `taken` is the number of updates before this one. Moves the running range of returns one
+        step.
+        """
+        states = self.state(trajectory.z, trajectory.h)
+        acted_on = states[:, :-1].contiguous()
+        logits = self.critic(states).float()
+        value = self.critic.mean(logits.detach())
+        returns = self._returns(trajectory, value)
+        counted = trajectory.weight[:, None].expand_as(returns)
+        scale = self._update_scale(torch.where(counted > 0, returns, masked_mean(returns, counted)))
+
+        log_probs = self.policy(acted_on)
+        chosen = log_probs.gather(-1, trajectory.action.unsqueeze(-1)).squeeze(-1)
+        advantage = (returns - value[:, :-1]) / scale.clamp(min=self.config.scale_floor)
+        policy_loss = -masked_mean(chosen * advantage, counted)
+        entropy = masked_mean(categorical_entropy(log_probs), counted)
+        targets = torch.stack([returns, self._slow_target(trajectory, states, acted_on)], dim=-1)
+        critic_losses = self.critic.cross_entropies(logits[:, :-1], targets)
+        value_loss, slow_loss = (masked_mean(loss, counted) for loss in critic_losses.unbind(-1))
+        entropy_weight = self._entropy_weight(taken)
+        total = policy_loss + value_loss + slow_loss - entropy_weight * entropy
+        metrics = {
+            "total": total,
+            "policy": policy_loss,
+            "value": value_loss,
+            "slow_value": slow_loss,
+            "entropy": entropy,
+            "entropy_weight": entropy_weight,
+            "uniform_entropy": torch.full_like(entropy, math.log(log_probs.shape[-1])),
+            "return_scale": scale,
+            "imagined_return": returns.mean(),
+            "imagined_reward": trajectory.reward.mean(),
+        }
+        return total, {name: metric.detach() for name, metric in metrics.items()}
+
+    @torch.no_grad()
+    def update_slow_critic(self, share: Float[Tensor, ""]) -> None:
+        """Move the slow critic towards the critic (exponential average), by a share of a step."""
+        rate = (1 - self.config.slow_decay) * share
+        pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)
+        for slow, fast in pairs:
+            slow.lerp_(fast, rate)
+
+    def _entropy_weight(self, taken: Tensor) -> Float[Tensor, ""]:
+        c = self.config
+        return straight_line(c.entropy, c.entropy_end, c.entropy_hold, c.entropy_updates, taken)
+
+    def _returns(self, trajectory: Trajectory, value: Tensor) -> Tensor:
+        config = self.config
+        return lambda_return(
+            trajectory.reward,
+            value,
+            trajectory.continues,
+            config.gamma,
+            config.lambda_,
+            config.bootstrap,
+        )
+
+    @torch.no_grad()
+    def _slow_target(self, trajectory: Trajectory, states: Tensor, acted_on: Tensor) -> Tensor:
+        if self.config.slow_target == "lambda_return":
+            return self._returns(trajectory, self.critic.mean(self.slow_critic(states)))
+        return self.critic.mean(self.slow_critic(acted_on))
+
+    def _update_scale(self, returns: Tensor) -> Float[Tensor, ""]:
+        """Range between two percentiles of the returns, as an exponential average from zero."""
+        config, rate = self.config, 1 - self.config.scale_decay
+        low, high = percentiles(returns, config.percentile_low, config.percentile_high)
+        self.scale_low.lerp_(low, rate)
+        self.scale_high.lerp_(high, rate)
+        return self.scale_high - self.scale_low

@@ -1,0 +1,1 @@
+"""Typed configuration: what a run is described by, its presets, and JSON."""

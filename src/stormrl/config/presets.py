@@ -1,0 +1,246 @@
+"""Algorithms and sizes, as functions that edit a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from stormrl.config.parts import (
+    AgentConfig,
+    CategoricalConfig,
+    ConvConfig,
+    HeadConfig,
+)
+from stormrl.errors import UserError
+
+Edit = Callable[[AgentConfig], AgentConfig]
+
+
+def paper(config: AgentConfig) -> AgentConfig:
+    """The published equations."""
+    return config
+
+
+def official(config: AgentConfig) -> AgentConfig:
+    """The authors' released code, its deviations from the equations included."""
+    return replace(
+        config,
+        world_model=replace(
+            config.world_model, free_nats_over="batch", episode_boundaries="ignore"
+        ),
+        imagination=replace(config.imagination, continuation="threshold"),
+        actor_critic=replace(config.actor_critic, bootstrap="current", slow_target="lambda_return"),
+        acting=replace(config.acting, latent="prior", memory="endless"),
+    )
+
+
+def lean(config: AgentConfig) -> AgentConfig:
+    """STORM, and what was seen to learn more in the same time (docs/lean.md)."""
+    world_model, actor_critic = config.world_model, config.actor_critic
+    return replace(
+        config,
+        world_model=replace(
+            world_model,
+            two_hot=replace(world_model.two_hot, mean="natural", start="zero"),
+            free_nats_for="representation",
+        ),
+        actor_critic=replace(
+            actor_critic, two_hot=replace(actor_critic.two_hot, mean="natural", start="zero")
+        ),
+        replay=replace(config.replay, rewarded=0.125),
+    )
+
+
+def base(config: AgentConfig) -> AgentConfig:
+    """The paper's layers: 16.5 M parameters in the world model."""
+    return config
+
+
+def small(config: AgentConfig) -> AgentConfig:
+    """4.5 M parameters: a game on a workstation's CPU or a small GPU."""
+    return _sized(
+        config,
+        Scale(
+            channels=16,
+            categoricals=24,
+            width=256,
+            windows=8,
+            window_length=48,
+            rollouts=256,
+            context=8,
+            horizon=16,
+            acting=16,
+            world_rate=2e-4,
+            agent_rate=1e-4,
+            entropy=3e-3,
+            policy_unimix=0.01,
+            warmup=1024,
+            ratio=1.0,
+        ),
+    )
+
+
+def tiny(config: AgentConfig) -> AgentConfig:
+    """1.1 M parameters: Atari games on two CPU cores."""
+    # A process of this size pays by the operator: four times the frames and six times the imagined
+    # states of `toy` cost three times the time. Five steps of play for each update.
+    return _sized(
+        config,
+        Scale(
+            channels=8,
+            categoricals=16,
+            width=128,
+            windows=8,
+            window_length=32,
+            rollouts=256,
+            context=4,
+            horizon=12,
+            acting=10,
+            world_rate=1e-3,
+            agent_rate=3e-4,
+            entropy=1e-3,
+            policy_unimix=0.01,
+            warmup=4096,
+            ratio=0.2,
+        ),
+    )
+
+
+def toy(config: AgentConfig) -> AgentConfig:
+    """1.1 M parameters as well: the toy games within minutes on two CPU cores."""
+    # Where minutes count, the actor takes longest to learn: short windows and rollouts give it more
+    # updates in the same time.
+    return _sized(
+        config,
+        Scale(
+            channels=8,
+            categoricals=16,
+            width=128,
+            windows=4,
+            window_length=17,
+            rollouts=64,
+            context=8,
+            horizon=8,
+            acting=15,
+            world_rate=1e-3,
+            agent_rate=1e-3,
+            entropy=3e-2,
+            policy_unimix=0.01,
+            warmup=1024,
+            ratio=1.0,
+        ),
+    )
+
+
+DEMONSTRATED = 4
+"""Windows of the agent's own experience for each one of a demonstration, as in the paper."""
+
+
+class Scale(NamedTuple):
+    """What a size decides: widths, batches, and the rates and exploration that go with them.
+
+    Small batches and high rates let a policy lose its entropy before the
+    world model can tell it anything, so the small sizes hold on to more of it.
+    """
+
+    channels: int
+    categoricals: int
+    width: int
+    windows: int
+    window_length: int
+    rollouts: int
+    context: int
+    horizon: int
+    acting: int
+    """Steps that acting looks back on."""
+    world_rate: float
+    agent_rate: float
+    entropy: float
+    policy_unimix: float
+    warmup: int
+    ratio: float
+    """Updates for each environment step."""
+
+
+def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
+    world_model, actor_critic, width = config.world_model, config.actor_critic, scale.width
+    return replace(
+        config,
+        world_model=replace(
+            world_model,
+            image=ConvConfig(scale.channels),
+            latent=CategoricalConfig(scale.categoricals, scale.categoricals),
+            sequence=replace(world_model.sequence, width=width, heads=4, feedforward=2 * width),
+            head=HeadConfig(width=width),
+            optimizer=replace(world_model.optimizer, learning_rate=scale.world_rate),
+            batch_size=scale.windows,
+            batch_length=scale.window_length,
+        ),
+        imagination=replace(
+            config.imagination,
+            batch_size=scale.rollouts,
+            context=scale.context,
+            horizon=scale.horizon,
+        ),
+        acting=replace(config.acting, context=scale.acting),
+        replay=replace(config.replay, warmup=scale.warmup),
+        world_model_ratio=scale.ratio,
+        agent_ratio=scale.ratio,
+        demonstration=replace(
+            config.demonstration,
+            world_model_windows=scale.windows // DEMONSTRATED,
+            imagination_windows=scale.rollouts // DEMONSTRATED,
+        ),
+        actor_critic=replace(
+            actor_critic,
+            head=HeadConfig(width=width),
+            optimizer=replace(actor_critic.optimizer, learning_rate=scale.agent_rate),
+            entropy=scale.entropy,
+            unimix=scale.policy_unimix,
+        ),
+    )
+
+
+def _world_model(**fields: Any) -> Edit:
+    return lambda config: replace(config, world_model=replace(config.world_model, **fields))
+
+
+def _layers(count: int) -> Edit:
+    return lambda config: _world_model(sequence=replace(config.world_model.sequence, layers=count))(
+        config
+    )
+
+
+def _state(kind: str) -> Edit:
+    return lambda config: replace(config, actor_critic=replace(config.actor_critic, state=kind))
+
+
+PRESETS: dict[str, Edit] = {"paper": paper, "official": official, "lean": lean}
+SIZES: dict[str, Edit] = {"toy": toy, "tiny": tiny, "small": small, "base": base}
+ABLATIONS: dict[str, Edit] = {
+    "decoder-at-rear": _world_model(decoder_input="prior"),
+    "predictor-at-front": _world_model(predictor_input="latent"),
+    "layers-2": _layers(2),
+    "layers-4": _layers(4),
+    "layers-6": _layers(6),
+    "state-zh": _state("zh"),
+    "state-z": _state("z"),
+    "state-h": _state("h"),
+    "state-frame": _state("frame"),
+}
+"""The paper's ablations, each of them one edit of a preset (docs/fidelity.md)."""
+
+
+def agent_config(preset: str = "paper", size: str = "base") -> AgentConfig:
+    """Configuration of a named algorithm at a named size.
+
+    Raises `UserError` for a name that does not exist.
+    """
+    return _named(SIZES, "size", size)(_named(PRESETS, "preset", preset)(AgentConfig()))
+
+
+def _named(edits: dict[str, Edit], field: str, name: str) -> Edit:
+    if name not in edits:
+        raise UserError(field, f"{name!r} is unknown; give one of {', '.join(edits)}")
+    return edits[name]

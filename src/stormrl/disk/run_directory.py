@@ -1,0 +1,198 @@
+"""A run's directory: made once, opened by every command, written by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stormrl.config.json import CONFIG, config_from_dict
+from stormrl.config.parts import RunConfig, to_dict
+from stormrl.disk.files import Seal, partial, read_json, readable, reason, replace
+from stormrl.disk.pretrained import PREFIX, unpacked
+from stormrl.errors import UserError
+from stormrl.machine.provenance import provenance
+
+LOCK = ".lock"
+DEMONSTRATION = "demonstration.safetensors"
+
+FORMAT = 1
+"""Version of the directory's layout and files; a change that older code cannot read raises it."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By format: the function that turns a config.json into one of the next format."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where a run keeps everything, and the config that it was started with."""
+
+    path: Path
+    config: RunConfig
+    demonstration: Seal | None = None
+    """Size and checksum of the run's copy of its demonstration; None for a run without one."""
+
+    @classmethod
+    def create(cls, path: str | Path, config: RunConfig) -> RunDirectory:
+        """Make the directory of a new run, with a copy of its demonstration.
+
+        Raises `UserError` if it is already in use or cannot be written.
+        """
+        path = _path(path)
+        if is_pretrained(path):
+            remedy = "give another name, or ./ before this one"
+            raise UserError("run_dir", f"{path} stands for an agent of the package; {remedy}")
+        demonstration = _demonstration(config)
+        seal = None if demonstration is None else Seal.of(demonstration)
+        with _creatable(path):
+            path.mkdir(parents=True, exist_ok=True)
+            _refuse_used(path)  # Before the lock, which would leave a file in a foreign folder.
+            with _locked(path):
+                _refuse_used(path)
+                record = {"format": FORMAT, "config": to_dict(config), **provenance()}
+                if demonstration is not None and seal is not None:
+                    replace(path / DEMONSTRATION, demonstration)
+                    record["demonstration"] = seal._asdict()
+                replace(path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
+        return cls(path, config, seal)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """The directory of a run that exists; for `pretrained:NAME` of the agent, unpacked.
+
+        Raises `UserError` if it is missing, foreign, damaged, of a newer format, or holds a link
+        that leads out of it; and as `stormrl.disk.pretrained.unpacked` does.
+        """
+        path = _located(path)
+        try:
+            is_run = (path / CONFIG).exists()
+        except OSError as error:
+            raise UserError("run_dir", f"{path} cannot be read: {reason(error)}") from None
+        if not is_run:
+            problem = f"has no {CONFIG}" if path.exists() else "does not exist"
+            raise UserError("run_dir", f"{path} {problem}; give the directory of a stormrl run")
+        _refuse_ways_out(path)
+        record = _migrated(read_json(path / CONFIG), path / CONFIG)
+        config = config_from_dict(record.get("config"))
+        return cls(path, config, _recorded_seal(record, config, path / CONFIG))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from writing into the run; the system frees it if this one dies.
+
+        Raises `UserError` if another process holds it.
+        """
+        with _locked(self.path):
+            yield
+
+
+def is_pretrained(run: str | Path) -> bool:
+    """Whether an agent of the package is meant, and no directory."""
+    return str(run).startswith(PREFIX)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        file = (path / LOCK).open("a+")
+    except OSError as error:
+        raise UserError("run_dir", f"{path} cannot be written: {reason(error)}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = f"process {_owner(path)}; wait for its end or stop it"
+            raise UserError("run_dir", f"{path} is in use by {owner}") from None
+        except OSError as error:
+            raise UserError("run_dir", f"{path} cannot be locked: {reason(error)}") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield  # Closing the file frees the lock.
+
+
+def _owner(path: Path) -> str:
+    return (path / LOCK).read_text(errors="replace")[:20] or "unknown"
+
+
+def _located(run: str | Path) -> Path:
+    """The one place where `pretrained:NAME` becomes a directory."""
+    return unpacked(str(run).removeprefix(PREFIX)) if is_pretrained(run) else _path(run)
+
+
+def _path(path: str | Path) -> Path:
+    try:
+        if b"\0" not in os.fsencode(path):
+            return Path(path)
+    except UnicodeEncodeError:
+        pass
+    raise UserError("run_dir", f"{str(path)!a} cannot be the name of a directory; give another")
+
+
+def _refuse_used(path: Path) -> None:
+    # What the making of a directory may leave behind where it is cut short.
+    harmless = {LOCK, DEMONSTRATION}
+    harmless |= {partial(path / name).name for name in (CONFIG, DEMONSTRATION)}
+    if any(entry.name not in harmless for entry in path.iterdir()):
+        remedy = f"give another name, or go on with it: stormrl train --resume {path}"
+        raise UserError("run_dir", f"{path} exists and is not empty; {remedy}")
+
+
+def _demonstration(config: RunConfig) -> bytes | None:
+    """Content of the file that the config names."""
+    path = config.agent.demonstration.path
+    if not path:
+        return None
+    with readable(Path(path)):
+        return Path(path).read_bytes()
+
+
+def _recorded_seal(record: dict[str, Any], config: RunConfig, path: Path) -> Seal | None:
+    """By which the run's copy of its demonstration is known; one is there if the config says so."""
+    if not config.agent.demonstration.path:
+        return None
+    try:
+        return Seal.parse(record.get("demonstration"))
+    except ValueError:
+        problem = "does not hold size and checksum of the run's demonstration"
+        raise UserError(str(path), f"{problem}; give the directory of a stormrl run") from None
+
+
+def _refuse_ways_out(path: Path) -> None:
+    """No link in a run that somebody else made may have anything outside of it overwritten."""
+    root = path.resolve()
+    with readable(path):
+        for entry in path.rglob("*"):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(root):
+                raise UserError(str(entry), "is a link out of the run; put the file itself there")
+
+
+@contextmanager
+def _creatable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError):
+        raise UserError("run_dir", f"{path} is a file, or lies in one; give another name") from None
+    except OSError as error:
+        message = f"{path} cannot be written: {reason(error)}; give another place"
+        raise UserError("run_dir", message) from None
+
+
+def _migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    version = record.get("format")
+    if type(version) is not int:
+        raise UserError("format", f"is missing in {path}; give the directory of a stormrl run")
+    if version > FORMAT:
+        reads = f"this stormrl reads up to {FORMAT}; upgrade stormrl"
+        raise UserError("format", f"is {version} in {path}, written by a newer version; {reads}")
+    for step in range(version, FORMAT):
+        if step not in MIGRATIONS:
+            remedy = "use the version of stormrl that wrote it"
+            raise UserError("format", f"is {version} in {path}, which is no longer read; {remedy}")
+        record = MIGRATIONS[step](record)
+    return record

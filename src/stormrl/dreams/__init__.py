@@ -1,0 +1,1 @@
+"""Dreams: what a world model expects, as an environment, as scenes and as curves."""

@@ -1,0 +1,1 @@
+"""Experience: replay, its store on disk, recorded episodes."""

@@ -1,0 +1,69 @@
+"""A run's demonstration: recorded episodes as a second replay, which never changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from stormrl.config.parts import AgentConfig
+from stormrl.disk.run_directory import DEMONSTRATION, RunDirectory
+from stormrl.envs import PROTOCOLS, action_meanings, make_env
+from stormrl.errors import UserError
+from stormrl.experience.episodes import Recording, read_recording
+from stormrl.experience.replay import Replay
+
+FIELD = "demonstration.path"
+
+
+def check_demonstration(config: AgentConfig, env_id: str, protocol: str) -> None:
+    """Raises `UserError` if the run's demonstration, where it has one, is of no use to it."""
+    if config.demonstration.path:
+        path = Path(config.demonstration.path)
+        _check_fit(read_recording(path), config, env_id, protocol)
+
+
+def load_demonstration(run: RunDirectory, device: torch.device) -> Replay | None:
+    """The run's own copy on `device`, or None for a run without demonstration.
+
+    Raises `UserError` if the copy is missing, damaged, or does not fit the run.
+    """
+    if run.demonstration is None:
+        return None
+    path = run.path / DEMONSTRATION
+    run.demonstration.verify(path)
+    recording = read_recording(path)
+    _check_fit(recording, run.config.agent, run.config.env, run.config.protocol)
+    return demonstration_replay(recording, device)
+
+
+def demonstration_replay(recording: Recording, device: torch.device | str = "cpu") -> Replay:
+    """A replay that holds exactly the recorded steps, in their order."""
+    replay = Replay(recording.steps, recording.image_shape, device)
+    for name, rows in recording.rows().items():
+        getattr(replay, name).copy_(rows)
+    replay.moved_to(recording.steps)
+    return replay
+
+
+def _check_fit(recording: Recording, config: AgentConfig, env_id: str, protocol: str) -> None:
+    if _name(recording.env) != _name(env_id):
+        raise UserError(FIELD, f"is of {recording.env}, not of {env_id}; give one of this game")
+    env = make_env(env_id, PROTOCOLS[protocol])
+    meanings, image_shape = action_meanings(env), env.observation_space.shape
+    env.close()
+    if list(recording.actions) != meanings:
+        words = f"{', '.join(recording.actions)}, the game's {', '.join(meanings)}"
+        raise UserError(FIELD, f"its actions are {words}; record it anew")
+    if recording.image_shape != image_shape:
+        shapes = f"{list(recording.image_shape)}, the game's {list(image_shape or ())}"
+        raise UserError(FIELD, f"its images are {shapes}; record it anew")
+    length = max(config.world_model.batch_length, config.imagination.context)
+    if recording.steps < length:
+        problem = f"holds {recording.steps} steps, fewer than a window of {length}"
+        raise UserError(FIELD, f"{problem}; record more episodes")
+
+
+def _name(env_id: str) -> str:
+    """Without the module that registers it."""
+    return env_id.rpartition(":")[2]

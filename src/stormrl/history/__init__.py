@@ -1,0 +1,1 @@
+"""History: what a run tells of itself while it trains."""

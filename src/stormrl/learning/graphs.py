@@ -1,0 +1,99 @@
+"""An update as one CUDA graph: captured once, then launched as a whole.
+
+At small sizes an update is thousands of kernels, and launching them takes longer than running
+them. A graph launches all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from stormrl.experience.replay import Replay
+from stormrl.learning.learner import Learner, Metrics
+from stormrl.learning.state import learner_tensors
+from stormrl.machine.device import Backend
+from stormrl.machine.random_state import random_state, restore_random_state
+
+Update = Callable[[], dict[str, Metrics]]
+
+WARM_UPS = 3
+"""Runs before a capture, in which libraries choose and load their kernels."""
+
+
+class Scheduled(NamedTuple):
+    """An update, which samples, computes and applies, and how often it is due."""
+
+    ratio: float
+    """Updates for each environment step."""
+    update: Update
+
+
+def updates(
+    learner: Learner, replay: Replay, demonstration: Replay | None = None
+) -> list[Scheduled]:
+    """The updates of a learner on these experiences, as its backend wants them run."""
+    scheduled = []
+    for unit in learner.units():
+        update = partial(unit.update, replay, demonstration)
+        captured = CapturedUpdate(update, learner, replay) if learner.backend.captured else update
+        scheduled.append(Scheduled(unit.ratio, captured))
+    return scheduled
+
+
+class CapturedUpdate:
+    """An update that is captured at its first call; metrics are overwritten by the next call.
+
+    Everything that the update touches stays where it was at that time: states are restored in
+    place, experience is written into the same ring.
+    """
+
+    def __init__(self, update: Update, learner: Learner, replay: Replay) -> None:
+        self.update, self.learner, self.replay = update, learner, replay
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> dict[str, Metrics]:
+        """Launch the graph. Raises `RuntimeError` if the update cannot be captured."""
+        if self.graph is None:
+            self._capture()
+        assert self.graph is not None
+        self.graph.replay()
+        self.replay.drawn = self.drawn
+        return self.metrics
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream(self.learner.backend.device)
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with undone(self.learner), torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self.update()
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self.metrics = self.update()
+        self.graph, self.drawn = graph, self.replay.drawn
+
+
+@contextmanager
+def undone(learner: Learner) -> Iterator[None]:
+    """Whatever updates are made inside leaves learner and random streams as they were."""
+    live = [t for group in learner_tensors(learner).values() for t in group.values()]
+    before = [tensor.detach().clone() for tensor in live]
+    streams = random_state()
+    try:
+        yield
+    finally:
+        _wait(learner.backend)
+        with torch.no_grad():
+            for tensor, saved in zip(live, before, strict=True):
+                tensor.copy_(saved)
+        restore_random_state(streams)
+
+
+def _wait(backend: Backend) -> None:
+    if backend.device.type == "cuda":
+        torch.cuda.synchronize(backend.device)

@@ -1,0 +1,225 @@
+"""The learner owns the optimizers: one update of the world model, one of actor and critic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stormrl.acting.actor import Actor
+from stormrl.agents.features import agent_state
+from stormrl.agents.reinforce import ActorCritic
+from stormrl.config.parts import AgentConfig, OptimizerConfig
+from stormrl.experience.replay import Replay, joined
+from stormrl.learning.imagination import Imagination, Noise
+from stormrl.machine.device import Backend
+from stormrl.types import Batch, Trajectory
+from stormrl.worlds.latent import WorldModel
+
+Metrics = dict[str, Tensor]
+
+_NORM_EPSILON = 1e-6  # that of torch.nn.utils.clip_grad_norm_
+
+
+Update = Callable[[Replay, Replay | None], dict[str, Metrics]]
+"""Takes replay and demonstration; gives the metrics of each part that it updated."""
+
+
+class Unit(NamedTuple):
+    """What is updated together, from one batch."""
+
+    ratio: float
+    """Updates for each environment step."""
+    update: Update
+
+
+class Learner:
+    """World model and actor-critic with their optimizers.
+
+    An update takes tensors and leaves its metrics on the device; nothing in it waits for the host.
+    A gradient that is not finite leaves parameters, optimizer and statistics as they were and
+    counts in the metric `skipped`.
+    """
+
+    def __init__(self, config: AgentConfig, actions: int, backend: Backend) -> None:
+        self.config = config
+        self.backend = backend
+        self.world_model = WorldModel(config.world_model, actions).to(backend.device).eval()
+        state = agent_state(config.actor_critic.state, self.world_model)
+        self.actor_critic = ActorCritic(config.actor_critic, state, actions).to(backend.device)
+        self.world_optimizer = _adam(self.world_model, config.world_model.optimizer, backend)
+        self.agent_optimizer = _adam(self.actor_critic, config.actor_critic.optimizer, backend)
+        self.imagination = Imagination(
+            self.world_model, self.actor_critic, config.imagination, backend.compile
+        )
+        self._world_loss = backend.compile(self.world_model.loss)
+        self._agent_loss = backend.compile(self.actor_critic.loss)
+
+    def update_world_model(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
+        """One optimizer step of the world model on a batch from replay and demonstration."""
+        batch = self._batch(replay, demonstration)
+        return self.learn_world(batch, self.posterior_noise(batch))
+
+    def update_agent(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
+        """Imagine from contexts in replay and demonstration, then a step of actor and critic."""
+        config = self.config.imagination
+        context = replay.sample(config.batch_size, config.context)
+        if demonstration is not None:
+            windows = self.config.demonstration.imagination_windows
+            context = joined(context, demonstration.sample(windows, config.context))
+        return self.learn_agent(context, self.imagination_noise(context))
+
+    def update_both(
+        self, replay: Replay, demonstration: Replay | None = None
+    ) -> dict[str, Metrics]:
+        """Both steps on one batch: the dreams start from the states that the world model saw."""
+        batch = self._batch(replay, demonstration)
+        return self.learn_both(batch, self.posterior_noise(batch), self.branching_noise(batch))
+
+    def units(self) -> list[Unit]:
+        """What training has to update, and how often."""
+        config = self.config
+        if config.imagination.dreams_from == "posteriors":
+            return [Unit(config.world_model_ratio, self.update_both)]
+        return [
+            Unit(config.world_model_ratio, _named("world_model", self.update_world_model)),
+            Unit(config.agent_ratio, _named("agent", self.update_agent)),
+        ]
+
+    def learn_world(self, batch: Batch, uniform: Float[Tensor, "B T K"]) -> Metrics:
+        """World-model step on a given batch and noise."""
+        return self._learn_world(batch, uniform)[0]
+
+    def learn_both(
+        self, batch: Batch, uniform: Float[Tensor, "B T K"], noise: Noise
+    ) -> dict[str, Metrics]:
+        """World-model step on a given batch, then actor-critic step on dreams from its states."""
+        world, z = self._learn_world(batch, uniform)
+        with self.backend.autocast():
+            trajectory = self.imagination.from_posteriors(batch, z, noise)
+        return {"world_model": world, "agent": self.learn_policy(trajectory)}
+
+    def _learn_world(self, batch: Batch, uniform: Tensor) -> tuple[Metrics, Tensor]:
+        statistics = _Statistics(self.world_model)
+        with _training(self.world_model):
+            with self.backend.autocast():
+                loss, metrics, z = self._world_loss(batch, uniform)
+            loss.backward()
+        metrics |= _step(self.world_optimizer, self.config.world_model.optimizer.clip)
+        statistics.restore_if(metrics["skipped"])
+        return metrics, z
+
+    def learn_agent(self, context: Batch, noise: Noise) -> Metrics:
+        """Actor-critic step on given contexts and noise."""
+        with self.backend.autocast():
+            trajectory = self.imagination(context, noise)
+        return self.learn_policy(trajectory)
+
+    def learn_policy(self, trajectory: Trajectory) -> Metrics:
+        """Actor-critic step on given trajectories."""
+        statistics = _Statistics(self.actor_critic)
+        with self.backend.autocast():
+            loss, metrics = self._agent_loss(trajectory, _taken(self.agent_optimizer))
+        loss.backward()
+        metrics |= _step(self.agent_optimizer, self.config.actor_critic.optimizer.clip)
+        self.actor_critic.update_slow_critic(1 - metrics["skipped"])
+        statistics.restore_if(metrics["skipped"])
+        return metrics
+
+    def actor(self) -> Actor:
+        """The policy for a real environment; it follows the learner's updates."""
+        return Actor(self.world_model, self.actor_critic, self.config.acting)
+
+    def posterior_noise(self, batch: Batch) -> Float[Tensor, "B T K"]:
+        """Fresh noise for the posterior draws of one batch."""
+        k = self.config.world_model.latent.categoricals
+        return torch.rand(*batch.action.shape, k, device=self.backend.device)
+
+    def imagination_noise(self, context: Batch) -> Noise:
+        """Fresh noise for the rollouts from these contexts."""
+        k = self.config.world_model.latent.categoricals
+        config = self.config.imagination
+        rollouts = len(context.action)
+        return Noise.draw(rollouts, config.context, config.horizon, k, self.backend.device)
+
+    def branching_noise(self, batch: Batch) -> Noise:
+        """Fresh noise for the rollouts from the states of these windows."""
+        k = self.config.world_model.latent.categoricals
+        windows, length = batch.action.shape
+        rollouts = windows * self.imagination.starts(length)
+        return Noise.draw(rollouts, 0, self.config.imagination.horizon, k, self.backend.device)
+
+    def _batch(self, replay: Replay, demonstration: Replay | None) -> Batch:
+        config = self.config.world_model
+        rewarded = math.ceil(self.config.replay.rewarded * config.batch_size)
+        batch = replay.sample(config.batch_size, config.batch_length, rewarded)
+        if demonstration is None:
+            return batch
+        windows = self.config.demonstration.world_model_windows
+        return joined(batch, demonstration.sample(windows, config.batch_length))
+
+
+def _named(part: str, update: Callable[[Replay, Replay | None], Metrics]) -> Update:
+    return lambda replay, demonstration: {part: update(replay, demonstration)}
+
+
+class _Statistics:
+    """Running statistics, which a loss moves, as they were before it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.live = list(module.buffers())
+        self.before = [tensor.clone() for tensor in self.live]
+
+    def restore_if(self, skipped: Float[Tensor, ""]) -> None:
+        """Put them back where `skipped` is 1, without asking the device which it is."""
+        back = skipped > 0
+        for live, before in zip(self.live, self.before, strict=True):
+            torch.where(back, before, live, out=live)
+
+
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()
+
+
+def _adam(module: nn.Module, config: OptimizerConfig, backend: Backend) -> torch.optim.Adam:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    # A tensor learning rate is read anew by a captured graph; a Python number would be baked in.
+    rate = torch.tensor(config.learning_rate, device=backend.device)
+    return torch.optim.Adam(
+        parameters,
+        lr=rate,
+        eps=config.epsilon,
+        fused=True,
+        capturable=backend.device.type == "cuda",
+    )
+
+
+def _taken(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
+    """Steps that an optimizer has taken, where its parameters are; skipped updates are none."""
+    first = optimizer.param_groups[0]["params"][0]
+    taken = optimizer.state.get(first, {}).get("step")
+    return torch.zeros((), device=first.device) if taken is None else taken
+
+
+def _step(optimizer: torch.optim.Adam, clip: float) -> Metrics:
+    """Clip the gradients and apply them; without effect if their norm is not finite."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    skipped = (~torch.isfinite(norm)).float()
+    # The fused kernel reads both on the device, without a wait for the host; it divides the
+    # gradients as it goes, which saves a pass over all of them.
+    optimizer.grad_scale = ((norm + _NORM_EPSILON) / clip).clamp(min=1.0)  # type: ignore[attr-defined]
+    optimizer.found_inf = skipped  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"gradient_norm": norm, "skipped": skipped}

@@ -1,0 +1,1 @@
+"""Layers written for CPUs, where the plain ones of PyTorch are slow."""

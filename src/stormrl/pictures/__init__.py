@@ -1,0 +1,1 @@
+"""Pictures: images, videos and figures from arrays."""

@@ -1,0 +1,1 @@
+"""Whole runs, for programs: train, resume, evaluate, film, record."""

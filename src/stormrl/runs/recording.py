@@ -1,0 +1,127 @@
+"""Plays whole episodes and keeps every step of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from stormrl.acting.actor import empty_memory
+from stormrl.acting.evaluate import Player, RandomPlayer
+from stormrl.disk.run_directory import is_pretrained
+from stormrl.envs import Protocol, action_meanings, make_env
+from stormrl.errors import UserError
+from stormrl.experience.episodes import RecordedEpisode, Recording
+from stormrl.runs.agent import Agent
+from stormrl.types import Memory
+
+CONSTANT = "constant:"
+
+
+class ConstantPlayer:
+    """The same action always."""
+
+    def __init__(self, action: int) -> None:
+        self.action = action
+
+    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
+        """Nothing to remember."""
+        return empty_memory(batch, 0, image_shape, "cpu")
+
+    def act(
+        self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Memory]:
+        """Actions for images [B, channels, height, width]."""
+        return torch.full((len(obs),), self.action), memory
+
+
+def record(
+    env_id: str,
+    protocol: Protocol,
+    policy: str,
+    episodes: int,
+    seed: int = 0,
+    device: str = "auto",
+) -> Recording:
+    """Play `episodes` whole games, seeded `seed`, `seed + 1`, ...
+
+    policy: `random`, `noop`, `constant:ACTION` with the action's word, or the directory of a run or
+    `pretrained:NAME` (whose agent then plays on `device`). The random streams of the caller are
+    left as they were.
+    Raises `UserError` for a policy that does not exist or that cannot play this game.
+    """
+    env = make_env(env_id, protocol)
+    try:
+        actions = action_meanings(env)
+        player, device = _player(policy, actions, device)
+        devices = [device] if torch.device(device).type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            played = [
+                _play(env, player, protocol, seed + index, device) for index in range(episodes)
+            ]
+    finally:
+        env.close()
+    return Recording(env_id, protocol.name, policy, tuple(actions), tuple(played))
+
+
+def _player(policy: str, actions: Sequence[str], device: str) -> tuple[Player, str]:
+    """Who plays, and the device that its images have to be on."""
+    if policy == "random":
+        return RandomPlayer(len(actions)), "cpu"
+    if policy == "noop" or policy.startswith(CONSTANT):
+        word = policy.removeprefix(CONSTANT).upper()
+        return ConstantPlayer(_action(word, actions)), "cpu"
+    if not is_pretrained(policy) and not Path(policy).is_dir():
+        known = "random, noop, constant:ACTION, the directory of a run or pretrained:NAME"
+        raise UserError("policy", f"{policy!r} is unknown; give {known}")
+    return _trained(policy, actions, device)
+
+
+def _action(word: str, actions: Sequence[str]) -> int:
+    if word not in actions:
+        raise UserError("policy", f"there is no action {word!r}; give one of {', '.join(actions)}")
+    return actions.index(word)
+
+
+def _trained(run: str, actions: Sequence[str], device: str) -> tuple[Player, str]:
+    agent = Agent.load(run, device=device)
+    learnt = agent.world_model.sequence.mixer.actions
+    if learnt != len(actions):
+        problem = f"the agent in {run} has {learnt} actions, the game {len(actions)}"
+        raise UserError("policy", f"{problem}; give a run of {agent.config.env} its own game")
+    return agent.actor, str(agent.device)
+
+
+def _play(
+    env: gymnasium.Env, player: Player, protocol: Protocol, seed: int, device: str
+) -> RecordedEpisode:
+    obs, _ = env.reset(seed=seed)
+    memory = player.begin(1, _image(obs, device).shape[1:])
+    seen, actions, rewards, continues = [obs], [], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        is_first = torch.tensor([not actions], device=device)
+        choice, memory = player.act(_image(obs, device), memory, is_first)
+        obs, reward, terminated, truncated, info = env.step(int(choice))
+        life_lost = info["life_lost"] and protocol.life_loss == "termination"
+        seen.append(obs)
+        actions.append(int(choice))
+        rewards.append(reward)
+        continues.append(not (terminated or life_lost))
+    return RecordedEpisode(
+        seed=seed,
+        obs=np.stack(seen),
+        action=np.array(actions, np.int64),
+        reward=np.array(rewards, np.float32),
+        continues=np.array(continues, np.float32),
+        end="terminated" if terminated else "truncated",
+    )
+
+
+def _image(obs: np.ndarray, device: str) -> Tensor:
+    return torch.from_numpy(obs).to(device).permute(2, 0, 1).unsqueeze(0)

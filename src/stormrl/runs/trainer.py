@@ -1,0 +1,279 @@
+"""The training loop: it owns time and cadence, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stormrl.acting.collector import Collector, Episode
+from stormrl.acting.evaluate import Score, evaluate
+from stormrl.acting.run_state import RunState
+from stormrl.disk import checkpoint
+from stormrl.disk.run_directory import RunDirectory
+from stormrl.dreams.scenes import dream_rows
+from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.errors import Fault, UserError
+from stormrl.experience.demonstration import load_demonstration
+from stormrl.experience.replay import Replay
+from stormrl.experience.store import Manifest, ReplayStore
+from stormrl.history.progress import Progress
+from stormrl.history.recorder import Recorder, TensorBoard, rewind
+from stormrl.learning.graphs import updates
+from stormrl.learning.learner import Learner
+from stormrl.learning.metrics import MetricSum
+from stormrl.learning.schedule import UpdateRatio
+from stormrl.learning.skipped import SkippedUpdates
+from stormrl.learning.state import largest_state, learner_tensors, restore_learner
+from stormrl.machine.allocator import keep_freed_memory
+from stormrl.machine.device import choose_backend, compute_deterministically
+from stormrl.machine.random_state import random_state, restore_random_state, seed_all
+from stormrl.machine.stop import StopRequest
+from stormrl.pictures.media import stack_rows
+
+EVALUATION_SEED = 1_000_000
+DREAM_FPS = 8
+DREAM_WINDOWS = 3
+GROUPS = {"collector", "random", "metrics", "skipped"}
+"""What a checkpoint keeps in tensors beside the learner."""
+SHOWN = (
+    "world_model/reconstruction",
+    "world_model/reward",
+    "world_model/kl",
+    "agent/entropy",
+    "agent/imagined_return",
+)
+
+
+class Outcome(NamedTuple):
+    """How a call of `Trainer.train` ended."""
+
+    step: int
+    finished: bool
+    """False after a request to stop."""
+    scores: Sequence[Score]
+    """Evaluation of the final agent; empty if none was asked for or the run did not finish."""
+
+
+class Trainer:
+    """Collects experience, updates the learner, records, evaluates and saves, each in its time."""
+
+    def __init__(self, run: RunDirectory, progress: Progress) -> None:
+        self.run, self.config, self.progress = run, run.config, progress
+        config, agent = run.config, run.config.agent
+        self.protocol = PROTOCOLS[config.protocol]
+        self.env = make_env(config.env, self.protocol)
+        self.backend = choose_backend(config)
+        if config.deterministic:
+            compute_deterministically()
+        keep_freed_memory()
+        torch.set_flush_denormal(True)
+        seed_all(config.seed)
+        actions, image_shape = game_sizes(self.env)
+        self.learner = Learner(agent, actions, self.backend)
+        capacity = min(agent.replay.capacity, config.steps)
+        self.replay = Replay(capacity, image_shape, self.backend.device)
+        self.demonstration = load_demonstration(run, self.backend.device)
+        self.updates = updates(self.learner, self.replay, self.demonstration)
+        self.store = ReplayStore(run.path / "replay")
+        self.actor = self.learner.actor()
+        self.collector = Collector(self.env, self.protocol, self.actor, self.replay, config.seed)
+        self.ratios = [UpdateRatio(scheduled.ratio) for scheduled in self.updates]
+        self.metrics = MetricSum(self.backend.device)
+        self.skipped = SkippedUpdates(agent, self.backend.device)
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.saved: Callable[[], None] = _nothing
+        """Called after every checkpoint; the run waits meanwhile."""
+        self._cut_short: Episode | None = None
+
+    @property
+    def updated(self) -> int:
+        """World-model updates so far."""
+        return self.ratios[0].updates
+
+    def train(self) -> Outcome:
+        """Train to the configured number of steps, or until asked to stop; saves either way.
+
+        Raises `Fault`, after saving, if the environment fails or too many updates in a row had to
+        be skipped.
+        """
+        tensorboard = TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)
+        self.recorder = Recorder(self.run.path, [tensorboard], elapsed_s=self.elapsed_s)
+        scores: Sequence[Score] = []
+        saved = self.step
+        try:
+            with StopRequest() as stop, self.progress, self._saved_from_faults():
+                self._record_cut_short()
+                while self.step < self.config.steps and not stop.requested:
+                    self._advance()
+                    scores = self._evaluate() if self._evaluation_due() else scores
+                    if self._due(self.config.dream_every):
+                        self._dream()
+                    if self._due(self.config.checkpoint_every):
+                        self.save()
+                        saved = self.step
+                if saved != self.step:
+                    self.save()
+        finally:
+            self.recorder.close()
+            self.env.close()
+        return Outcome(self.step, self.step >= self.config.steps, scores)
+
+    def save(self) -> None:
+        """Write the whole state of the run as a checkpoint."""
+        tensors = learner_tensors(self.learner) | {
+            "collector": self.collector.tensors(),
+            "random": random_state(),
+            "metrics": self.metrics.sums,
+            "skipped": self.skipped.tensors(),
+        }
+        state = self._state(replay=self.store.append_new(self.replay))
+        checkpoint.save(self.run.path, self.step, tensors, asdict(state))
+        checkpoint.prune(self.run.path, self.config.keep_checkpoints)
+        self.store.prune(kept["replay"] for kept in checkpoint.states(self.run.path))
+        self.saved()
+
+    def restore(self) -> None:
+        """Continue from the newest good checkpoint of the run, or from its beginning."""
+        if not checkpoint.steps(self.run.path):
+            rewind(self.run.path, {}, 0)
+            return
+        limit = largest_state(self.learner)
+        saved = checkpoint.load(self.run.path, verify=self._verify, limit=limit)
+        for group in GROUPS - saved.tensors.keys():
+            raise UserError(str(saved.path), f"lacks the tensors of {group!r}; start a new run")
+        for warning in saved.warnings:
+            self.progress.message(warning)
+        state = RunState.from_record(saved.state)
+        restore_learner(self.learner, saved.tensors)
+        self.store.restore(self.replay, state.replay)
+        self.step, self.elapsed_s = state.step, state.elapsed_s
+        for ratio in self.ratios:
+            ratio.steps = state.trained_steps
+        self.actor.weights = self.updated
+        self.metrics.restore(saved.tensors["metrics"], state.metric_counts)
+        self.skipped.restore(saved.tensors["skipped"])
+        rewind(self.run.path, state.histories, self.step)
+        self._cut_short = self.collector.restore(saved.tensors["collector"], state)
+        restore_random_state(saved.tensors["random"])
+
+    @contextmanager
+    def _saved_from_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except Fault as fault:
+            self.save()
+            details = self.recorder.failure(fault)
+            remedy = f"put that right, then go on with stormrl train --resume {self.run.path}"
+            saved = f"the run is saved at step {self.step}, more is in {details}"
+            raise Fault(fault.field, f"{fault.message}; {saved}; {remedy}") from fault
+
+    def _state(self, replay: Manifest) -> RunState:
+        return RunState(
+            step=self.step,
+            trained_steps=self.ratios[0].steps,
+            elapsed_s=self.recorder.wall_s,
+            is_first=self.collector.is_first,
+            episode_total=self.collector.total,
+            episode_length=self.collector.length,
+            episode_seed=self.collector.seed,
+            metric_counts=self.metrics.counts,
+            replay=replay,
+            histories=self.recorder.positions(),
+        )
+
+    def _verify(self, record: dict[str, Any]) -> None:
+        self.store.verify(RunState.from_record(record).replay)
+
+    def _record_cut_short(self) -> None:
+        if self._cut_short is None:
+            return
+        lost = self._cut_short
+        self.recorder.episode(self.step, lost.total, lost.length, lost.seed, cut_short=True)
+        self.progress.message(
+            f"step {self.step}: {self.config.env} did not come back to its saved state; the "
+            f"episode in flight ({lost.length} steps) is closed as truncated"
+        )
+
+    def _advance(self) -> None:
+        """One environment step and the updates that are due after it."""
+        warm = len(self.replay) > self.config.agent.replay.warmup
+        episode = self.collector.step(random=not warm)
+        self.step += 1
+        if len(self.replay) > self.config.agent.replay.warmup:
+            self._update()
+        if episode is not None:
+            self.recorder.episode(self.step, episode.total, episode.length, episode.seed)
+        shown = self._log() if self._due(self.config.log_every) else {}
+        total = None if episode is None else episode.total
+        self.progress.update(self.step, self.updated, shown, total)
+
+    def _update(self) -> None:
+        for ratio, scheduled in zip(self.ratios, self.updates, strict=True):
+            for _ in range(ratio.due()):
+                self._count(scheduled.update())
+        self.actor.weights = self.updated
+
+    def _count(self, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for part, metrics in parts.items():
+            self.metrics.add(metrics, part)
+            self.skipped.note(part, self.step, metrics, self.replay.drawn)
+
+    def _log(self) -> dict[str, float]:
+        """Write the metrics; those worth a look on the progress bar."""
+        metrics = self.metrics.read()
+        if metrics:
+            self.recorder.metrics(self.step, self.updated, metrics)
+        for diagnosis in self.skipped.read(self.replay):
+            self.recorder.diagnosis(self.step, diagnosis.record())
+            diagnosis.check(self.config.max_skipped)
+        return {name: metrics[name] for name in SHOWN if name in metrics}
+
+    def _evaluation_due(self) -> bool:
+        wanted = self.config.evaluation_episodes > 0
+        return wanted and (self.step == self.config.steps or self._due(self.config.evaluate_every))
+
+    def _evaluate(self) -> Sequence[Score]:
+        self.progress.message(
+            f"step {self.step}: evaluating {self.config.evaluation_episodes} episodes"
+        )
+        scores = evaluate(
+            self.actor,
+            self.config.env,
+            self.protocol,
+            self.config.evaluation_episodes,
+            EVALUATION_SEED,
+            self.backend.device,
+        )
+        for index, score in enumerate(scores):
+            self.recorder.score(
+                self.step, self.protocol.name, index, score.total, score.length, score.seed
+            )
+        mean = sum(score.total for score in scores) / len(scores)
+        self.recorder.mean_score(self.step, self.protocol.name, mean)
+        self.progress.message(f"step {self.step}: mean return {mean:.2f}")
+        return scores
+
+    def _dream(self) -> None:
+        """A video of real, reconstructed and dreamt frames from recent experience."""
+        if len(self.replay) <= self.config.agent.replay.warmup:
+            return
+        length = self.config.agent.world_model.batch_length
+        windows = self.replay.latest(min(DREAM_WINDOWS, len(self.replay) // length), length)
+        with self.backend.fork_rng():
+            rows = dream_rows(
+                self.learner.world_model, windows, self.config.agent.imagination.context
+            )
+        self.recorder.video("dream", stack_rows(rows), self.step, DREAM_FPS)
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+
+def _nothing() -> None:
+    pass

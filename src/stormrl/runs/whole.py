@@ -1,0 +1,181 @@
+"""Whole runs, for programs: what `stormrl train` and `stormrl eval` do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from stormrl.acting.evaluate import Score, evaluate
+from stormrl.config.json import CONFIG, config_from_dict
+from stormrl.config.parts import RunConfig, to_dict
+from stormrl.disk import checkpoint
+from stormrl.disk.files import read_json, replace
+from stormrl.disk.run_directory import RunDirectory
+from stormrl.envs import PROTOCOLS, Protocol, game_sizes, make_env
+from stormrl.envs.atari import is_atari
+from stormrl.envs.make import find_spec
+from stormrl.errors import UserError
+from stormrl.experience.demonstration import check_demonstration
+from stormrl.history.progress import Progress, SilentProgress
+from stormrl.machine.device import choose_device, settled, settled_before
+from stormrl.runs.agent import Agent
+from stormrl.runs.trainer import EVALUATION_SEED, Outcome, Trainer
+
+Started = Callable[[Trainer], None]
+
+
+def train(
+    config: RunConfig,
+    run_dir: str | Path,
+    progress: Progress | None = None,
+    started: Started = lambda trainer: None,
+) -> Outcome:
+    """Train a new agent in a new directory.
+
+    progress: shows how it goes; nothing by default. started: called before the first step.
+    Ctrl-C saves and returns early; `resume` goes on. Raises `UserError`, before anything is
+    written, if the run cannot be: unknown game or protocol, device not there, directory in use.
+    """
+    config.agent.check_positions()
+    check(config)
+    check_demonstration(config.agent, config.env, config.protocol)
+    return _train(RunDirectory.create(run_dir, settled(config)), progress, started)
+
+
+def resume(
+    run_dir: str | Path,
+    steps: int | None = None,
+    progress: Progress | None = None,
+    started: Started = lambda trainer: None,
+) -> Outcome:
+    """Go on with a run exactly where its last checkpoint was saved.
+
+    steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
+    Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
+    """
+    run = resumable(run_dir)
+    check(run.config)
+    if run.config.precision == "auto":
+        run = _rewritten(run, settled_before(run.config))
+    if steps is not None:
+        run = _extended(run, steps)
+    done = steps_done(run.path)
+    if done == run.config.steps:
+        return Outcome(done, True, ())
+    return _train(run, progress, started)
+
+
+def resumable(run_dir: str | Path) -> RunDirectory:
+    """The directory of a run that can be trained on.
+
+    Raises `UserError` if it cannot be read, or was made of networks without optimizers and replay.
+    """
+    run = RunDirectory.open(run_dir)
+    states = checkpoint.states(run.path)
+    if states and not any("replay" in state for state in states):
+        problem = "holds no usable training state: networks alone, without optimizers and replay"
+        raise UserError("run_dir", f"{run_dir} {problem}; start a new run")
+    return run
+
+
+def steps_done(run_dir: str | Path) -> int:
+    """The step of a run's newest checkpoint, 0 without one."""
+    return max(checkpoint.steps(run_dir), default=0)
+
+
+def check(config: RunConfig) -> None:
+    """Raises `UserError` if this machine cannot start a run of `config`."""
+    config_from_dict(to_dict(config))  # What cannot be read back must not be written.
+    device = choose_device(config.device)
+    env = make_env(config.env, find_protocol(config.protocol))
+    _, image_shape = game_sizes(env)
+    env.close()
+    _check_memory(config, math.prod(image_shape), device)
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name. Raises `UserError` if there is none."""
+    if name not in PROTOCOLS:
+        raise UserError("protocol", f"{name!r} is unknown; give one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def game_name(env_id: str) -> str:
+    """As in `pong` for `ALE/Pong-v5`, fit for the name of a file."""
+    return env_id.rpartition("/")[2].rpartition(":")[2].partition("-v")[0].lower()
+
+
+def run_name(config: RunConfig) -> str:
+    """Name of a run's directory, unless it is given one."""
+    return f"{game_name(config.env)}-{config.preset}-{config.size}-seed{config.seed}"
+
+
+def fresh(path: Path) -> Path:
+    """`path`, or if that is there already the first of `path-2`, `path-3`, ... that is not."""
+    names = (path.name if index == 1 else f"{path.name}-{index}" for index in count(1))
+    return next(free for free in map(path.with_name, names) if not free.exists())
+
+
+def frames_per_step(config: RunConfig) -> int | None:
+    """Emulator frames in a step of the run's game; None for what is not emulated."""
+    if not is_atari(find_spec(config.env)):
+        return None
+    return PROTOCOLS[config.protocol].frame_skip
+
+
+def agent_scores(
+    agent: Agent,
+    episodes: int | None = None,
+    protocol: Protocol | None = None,
+    seed: int = EVALUATION_SEED,
+) -> list[Score]:
+    """What an agent reaches in its environment, every episode counted.
+
+    protocol: by default the one it was trained under. episodes: by default as many as the protocol
+    asks for.
+    """
+    protocol = protocol or PROTOCOLS[agent.config.protocol]
+    episodes = episodes or protocol.evaluation_episodes
+    return evaluate(agent.actor, agent.config.env, protocol, episodes, seed, agent.device)
+
+
+def _check_memory(config: RunConfig, image_bytes: int, device: torch.device) -> None:
+    needed = min(config.agent.replay.capacity, config.steps) * image_bytes
+    if device.type == "cuda":
+        _, memory = torch.cuda.mem_get_info(device)
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        sizes = f"takes {needed / 2**30:,.0f} GiB and {device} has {memory / 2**30:,.0f}"
+        raise UserError("replay.capacity", f"{sizes}; give less")
+
+
+def _train(run: RunDirectory, progress: Progress | None, started: Started) -> Outcome:
+    with run.lock():
+        trainer = Trainer(run, progress or SilentProgress())
+        trainer.restore()
+        started(trainer)
+        return trainer.train()
+
+
+def _extended(run: RunDirectory, steps: int) -> RunDirectory:
+    """The run with another end, in its config.json as well."""
+    done = steps_done(run.path)
+    if steps < done:
+        raise UserError("steps", f"is {steps}, but {run.path} is at step {done}; give more")
+    return _rewritten(run, dataclasses.replace(run.config, steps=steps))
+
+
+def _rewritten(run: RunDirectory, config: RunConfig) -> RunDirectory:
+    """The run with another config, in its config.json as well."""
+    record = read_json(run.path / CONFIG) | {"config": to_dict(config)}
+    with run.lock():
+        replace(run.path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
+    return dataclasses.replace(run, config=config)

@@ -1,0 +1,1 @@
+"""Scores: what returns amount to, beside published ones."""

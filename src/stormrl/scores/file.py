@@ -1,0 +1,40 @@
+"""Evaluation episodes of a run as its scores.jsonl keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stormrl.acting.evaluate import Score
+from stormrl.disk.jsonlines import read_jsonlines
+from stormrl.disk.run_files import SCORES
+from stormrl.errors import UserError
+from stormrl.history.recorder import Recorder
+
+
+def write_scores(run: Path, step: int, protocol: str, scores: Sequence[Score]) -> None:
+    """Append the episodes of one evaluation. Raises `UserError` if the run cannot be written."""
+    try:
+        recorder = Recorder(run)
+    except OSError as error:
+        raise UserError("run", f"{run} cannot be written: {error.strerror}") from None
+    for index, score in enumerate(scores):
+        recorder.score(step, protocol, index, score.total, score.length, score.seed)
+    recorder.close()
+
+
+def read_scores(run: Path, step: int, protocol: str, seeds: Sequence[int]) -> list[Score] | None:
+    """The episodes with these seeds, as the checkpoint at `step` played them; None if one lacks.
+
+    Of an episode that was played more than once, the last time counts.
+    """
+    played = {}
+    for line in read_jsonlines(run / SCORES):
+        match line:
+            case {"checkpoint_step": at, "protocol": rules, "seed": int(seed),
+                  "return": int(total) | float(total), "length": int(length)}:  # fmt: skip
+                if (at, rules) == (step, protocol):
+                    played[seed] = Score(float(total), length, seed)
+    if any(seed not in played for seed in seeds):
+        return None
+    return [played[seed] for seed in seeds]
