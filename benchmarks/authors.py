@@ -30,8 +30,10 @@ from stormrl.experience.replay import Replay
 from stormrl.learning.learner import Learner
 from stormrl.machine.allocator import keep_freed_memory
 from stormrl.machine.device import Backend
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 
 ACTIONS = 6
+SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(ACTIONS))
 STAGES = ("world_model", "imagination", "actor_critic")
 WARM_UP, TIMED = 2, 3
 """Iterations of a process. In the second one our memory still grows; from then on it is kept."""
@@ -84,7 +86,7 @@ def ours(_: Path, lower: bool) -> Stages:
     keep_freed_memory()
     torch.set_flush_denormal(True)
     backend = Backend(torch.device("cpu"), torch.bfloat16 if lower else torch.float32)
-    learner = Learner(agent_config("official", "base"), ACTIONS, backend)
+    learner = Learner(agent_config("official", "base"), SPACES, backend)
     replay = random_replay()
     made: dict[str, Any] = {}
 

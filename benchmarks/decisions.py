@@ -42,11 +42,13 @@ from stormrl.nn.cpu.batch_norm import BatchNorm
 from stormrl.nn.cpu.strided import Doubling, Halving, halve_relu
 from stormrl.nn.functional import symlog, two_hot_cross_entropy, two_hot_position
 from stormrl.nn.precision import compute_dtype
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.transformer import Transformer, episode_mask
 
 CPU = torch.device("cpu")
 ACTIONS = 6
+SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(ACTIONS))
 BINS, LOW, HIGH = 255, -20.0, 20.0
 Way = Callable[[], Tensor]
 Forward = Callable[[Tensor], Tensor]
@@ -160,7 +162,7 @@ def _layer(what: str, config: AgentConfig, layer: nn.Module, plain: Forward, sid
 
 def clip(config: AgentConfig) -> Decision:
     """Clipping the gradients of a world model and taking Adam's step with them."""
-    model = WorldModel(config.world_model, ACTIONS)
+    model = WorldModel(config.world_model, SPACES)
     parameters = list(model.parameters())
     adam = torch.optim.Adam(parameters, lr=0.0, fused=True)
     for p in parameters:
@@ -323,7 +325,7 @@ def two_hot(config: AgentConfig) -> Decision:
 
 def shared_states(config: AgentConfig) -> Decision:
     """Actor, critic and slow critic on all imagined states, gradients included."""
-    world_model = WorldModel(config.world_model, ACTIONS)
+    world_model = WorldModel(config.world_model, SPACES)
     state = agent_state(config.actor_critic.state, world_model)
     agent = ActorCritic(config.actor_critic, state, ACTIONS)
     shape = (config.imagination.batch_size, config.imagination.horizon)

@@ -21,10 +21,12 @@ from stormrl.config.presets import SIZES, agent_config
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.learning.learner import Learner
 from stormrl.machine.device import Backend
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from vector_games import vector_env  # pyright: ignore[reportMissingImports]
 
 GAMES = {"ALE/Boxing-v5": "boxing", "ALE/Breakout-v5": "breakout", "ALE/Qbert-v5": "qbert"}
 ENVS, STEPS, ACTIONS, CONTEXT = 8, 300, 18, 16
+SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(ACTIONS))
 OFFICIAL = PROTOCOLS["official"]
 
 
@@ -59,7 +61,7 @@ def vector(rom: str, threads: int) -> Callable[[], object]:
 
 def acting(size: str) -> Callable[[], object]:
     backend = Backend(torch.device("cpu"))
-    actor = Learner(agent_config("official", size), ACTIONS, backend).actor()
+    actor = Learner(agent_config("official", size), SPACES, backend).actor()
     obs = torch.zeros(ENVS, 3, 64, 64, dtype=torch.uint8)
     is_first = torch.zeros(ENVS, dtype=torch.bool)
     memory = actor.begin(ENVS, obs.shape[1:])

@@ -17,10 +17,12 @@ from stormrl.config.parts import (
 from stormrl.experience.replay import Replay
 from stormrl.learning.learner import Learner
 from stormrl.machine.device import Backend
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Batch
 from stormrl.worlds.latent import WorldModel
 
 ACTIONS = 3
+SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(ACTIONS))
 K, C, WIDTH = 3, 4, 16
 CPU = Backend(torch.device("cpu"))
 
@@ -55,7 +57,7 @@ def world_model_config(**fields) -> WorldModelConfig:
 
 def world_model(**fields) -> WorldModel:
     """In evaluation mode, with BatchNorm statistics that differ from those at the start."""
-    model = WorldModel(world_model_config(**fields), ACTIONS)
+    model = WorldModel(world_model_config(**fields), SPACES)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(std=0.1)
@@ -65,7 +67,7 @@ def world_model(**fields) -> WorldModel:
 
 
 def learner(config: AgentConfig | None = None, backend: Backend = CPU) -> Learner:
-    return Learner(shrunk(config), ACTIONS, backend)
+    return Learner(shrunk(config), SPACES, backend)
 
 
 def random_batch(batch: int = 2, steps: int = 6, resets: tuple[tuple[int, int], ...] = ()) -> Batch:

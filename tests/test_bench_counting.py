@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import hand_count
-from miniature import ACTIONS, learner, posterior_noise, random_batch, shrunk
+from miniature import ACTIONS, SPACES, learner, posterior_noise, random_batch, shrunk
 from stormrl.bench.counting import count_flops, count_operators
 from stormrl.bench.timing import Work
 from stormrl.config.parts import AgentConfig
@@ -59,7 +59,7 @@ def lopsided() -> AgentConfig:
 @pytest.mark.parametrize("config", [shrunk(), lopsided()], ids=["shrunk", "lopsided"])
 @pytest.mark.parametrize("stage", hand_count.Count._fields)
 def test_counted_arithmetic_is_the_count_by_hand(stage: str, config: AgentConfig) -> None:
-    work = stages(Learner(config, ACTIONS, Backend(torch.device("cpu"))))[stage]
+    work = stages(Learner(config, SPACES, Backend(torch.device("cpu"))))[stage]
     expected = getattr(hand_count.iteration(config, ACTIONS), stage)
     assert count_flops(work) == 2 * expected
 

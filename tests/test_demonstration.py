@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from miniature import CPU, learner, shrunk
+from miniature import CPU, SPACES, learner, shrunk
 from stormrl.cli import main
 from stormrl.config.parts import AgentConfig, DemonstrationConfig, RunConfig
 from stormrl.config.presets import SIZES, agent_config
@@ -93,7 +93,7 @@ def test_the_proportion_is_the_papers(freeway: Recording, monkeypatch: pytest.Mo
         imagination=replace(small.imagination, batch_size=paper.imagination.batch_size),
         demonstration=paper.demonstration,
     )
-    model = Learner(config, 3, CPU)
+    model = Learner(config, SPACES, CPU)
     batches = captured(model, monkeypatch)
     replay, demonstration = online_replay(), demonstration_replay(freeway)
     for _ in range(3):

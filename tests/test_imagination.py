@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature import ACTIONS, CPU, C, K, array, learner, posterior_noise, random_batch, shrunk
+from miniature import (
+    ACTIONS,
+    CPU,
+    SPACES,
+    C,
+    K,
+    array,
+    learner,
+    posterior_noise,
+    random_batch,
+    shrunk,
+)
 from stormrl.learning.imagination import Imagination, Noise
 from stormrl.learning.learner import Learner
 from stormrl.types import Batch, Trajectory
@@ -150,7 +161,7 @@ def branching() -> tuple[Learner, Batch, Tensor, Noise, Trajectory]:
     """Dreams of two steps from windows of six: they start at steps 1, 2 and 3."""
     config = shrunk()
     dreams = replace(config.imagination, dreams_from="posteriors", horizon=2)
-    model = Learner(replace(config, imagination=dreams), ACTIONS, CPU)
+    model = Learner(replace(config, imagination=dreams), SPACES, CPU)
     batch = random_batch(2, 6, WINDOW_RESETS)
     world = model.world_model
     z = world.latent.sample(world.encode(batch.obs), posterior_noise(batch)).detach()

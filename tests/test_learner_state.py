@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from miniature import SPACES
 from stormrl.config.parts import (
     ActingConfig,
     ActorCriticConfig,
@@ -43,7 +44,7 @@ CONFIG = AgentConfig(
 
 def new_learner(seed: int) -> Learner:
     torch.manual_seed(seed)
-    return Learner(CONFIG, actions=3, backend=Backend(torch.device("cpu")))
+    return Learner(CONFIG, SPACES, backend=Backend(torch.device("cpu")))
 
 
 def filled_replay() -> Replay:

@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature import ACTIONS, CPU, WIDTH, C, K, learner, random_batch, random_latents, softmax
+from miniature import (
+    ACTIONS,
+    CPU,
+    SPACES,
+    WIDTH,
+    C,
+    K,
+    learner,
+    random_batch,
+    random_latents,
+    softmax,
+)
 from stormrl.cli import main
 from stormrl.config.parts import RunConfig
 from stormrl.config.presets import agent_config
@@ -231,7 +242,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two files at the released sizes, for a game of three actions."""
     folder = tmp_path_factory.mktemp("released")
     torch.manual_seed(0)
-    model = Learner(agent_config("official"), 3, CPU)
+    model = Learner(agent_config("official"), SPACES, CPU)
     paths = folder / "world_model.pth", folder / "agent.pth"
     torch.save(randomized(export_world_model(model.world_model)), paths[0])
     torch.save(randomized(export_actor_critic(model.actor_critic)), paths[1])

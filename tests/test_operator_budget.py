@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from miniature import SPACES
 from stormrl.bench.counting import count_operators
 from stormrl.config.presets import agent_config
 from stormrl.experience.replay import Replay
@@ -22,7 +23,7 @@ REMEDY = (
 @pytest.fixture(scope="module")
 def counts() -> dict[str, int]:
     config = agent_config("paper", "toy")
-    learner = Learner(config, 3, Backend(torch.device("cpu"), torch.bfloat16))
+    learner = Learner(config, SPACES, Backend(torch.device("cpu"), torch.bfloat16))
     replay = Replay(256, (64, 64, 3))
     replay.obs.random_(0, 256)
     replay.moved_to(256)

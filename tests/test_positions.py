@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature import ACTIONS, CPU, filled_replay, posterior_noise, random_batch
+from miniature import CPU, SPACES, filled_replay, posterior_noise, random_batch
 from stormrl.config.parts import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
 from stormrl.config.presets import PRESETS, SIZES, agent_config
 from stormrl.errors import UserError
@@ -99,7 +99,7 @@ def _members(positions: list[Tensor]) -> set[int]:
 
 @pytest.mark.parametrize(("preset", "size"), NAMES, ids=map("-".join, NAMES))
 def test_positions_of_dreams_and_acting_are_trained(preset: str, size: str) -> None:
-    model = Learner(narrow(agent_config(preset, size)), ACTIONS, CPU)
+    model = Learner(narrow(agent_config(preset, size)), SPACES, CPU)
     trained = trained_by_the_world_model(model)
     gone_on_from, decided_on = dreamt(model)
     assert gone_on_from <= trained
@@ -110,7 +110,7 @@ def test_positions_of_dreams_and_acting_are_trained(preset: str, size: str) -> N
 
 def test_a_gradient_reaches_every_position_but_what_the_rule_excludes() -> None:
     """What the rule is about: of the last step of a window, the prior is never corrected."""
-    model = Learner(narrow(agent_config("paper", "toy")), ACTIONS, CPU)
+    model = Learner(narrow(agent_config("paper", "toy")), SPACES, CPU)
     replay = filled_replay()
     window = replay.windows(torch.tensor([10]), model.config.world_model.batch_length)
     window = window._replace(is_first=torch.zeros_like(window.is_first))

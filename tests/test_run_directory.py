@@ -36,8 +36,16 @@ def test_a_run_is_opened_with_the_config_it_was_made_with(tmp_path: Path) -> Non
 def test_the_config_file_says_where_a_result_comes_from(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path, CONFIG)
     record = json.loads((tmp_path / "config.json").read_text())
-    assert list(record) == ["format", "config", "versions", "commit", "hardware", "command"]
-    assert record["format"] == 1
+    assert list(record) == [
+        "format",
+        "config",
+        "spaces",
+        "versions",
+        "commit",
+        "hardware",
+        "command",
+    ]
+    assert record["format"] == run_directory.FORMAT
     assert record["config"]["agent"]["world_model"]["latent"]["classes"] == 16
     python = ".".join(map(str, sys.version_info[:3]))
     assert record["versions"].items() >= {"python": python}.items()
@@ -190,7 +198,7 @@ def test_a_missing_run_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (2, "is 2 in .*, written by a newer version; this stormrl reads up to 1; upgrade"),
+        (3, "is 3 in .*, written by a newer version; this stormrl reads up to 2; upgrade"),
         (0, "is 0 in .*, which is no longer read; use the version of stormrl that wrote it"),
         (None, "is missing in "),
         (True, "is missing in "),
@@ -232,6 +240,7 @@ def test_an_older_format_is_migrated_step_by_step(
         -1: dropping("game", renamed("game", "environment")),
         0: dropping("environment", renamed("environment", "env")),
     }
+    monkeypatch.setattr(run_directory, "FORMAT", 1)
     monkeypatch.setattr(run_directory, "MIGRATIONS", migrations)
     assert RunDirectory.open(tmp_path).config == CONFIG
 

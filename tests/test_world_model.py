@@ -28,6 +28,7 @@ from miniature import (
 from stormrl.agents.features import agent_state
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.config.parts import ActorCriticConfig, WorldModelConfig
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Batch
 from stormrl.worlds.latent import WorldModel
 
@@ -41,7 +42,7 @@ def count(module: nn.Module) -> int:
 
 def test_parameter_counts_at_base_size() -> None:
     with torch.device("meta"):
-        model = WorldModel(WorldModelConfig(), actions=6)
+        model = WorldModel(WorldModelConfig(), Spaces(ImageSpace(64, 64, 3), DiscreteSpace(6)))
         agent = ActorCritic(ActorCriticConfig(), agent_state("zh", model), actions=6)
     assert count(model.encoder) == 690_624
     assert count(model.decoder) == 4_884_931

@@ -19,12 +19,14 @@ from stormrl.learning.state import learner_tensors
 from stormrl.machine.device import Backend, choose_device, choose_precision
 from stormrl.machine.provenance import commit, hardware, versions
 from stormrl.machine.random_state import seed_all
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 
 Finding = tuple[str, Any]
 Findings = Iterator[Finding]
 State = Mapping[str, Tensor]
 
 ACTIONS = 6
+SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(ACTIONS))
 STEPS = 4096
 NEEDS_CUDA = "skipped: needs CUDA"
 
@@ -79,7 +81,7 @@ class Subject(NamedTuple):
 def subject(setting: Setting, config: AgentConfig | None = None) -> Subject:
     """A fresh learner; parameters, experience and random streams follow from one seed."""
     seed_all(0)
-    learner = Learner(config or setting.config, ACTIONS, setting.backend)
+    learner = Learner(config or setting.config, SPACES, setting.backend)
     replay = Replay(STEPS, (64, 64, 3), setting.device)
     replay.obs.random_(0, 256)
     replay.action.random_(0, ACTIONS)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stormrl.acting.actor import empty_memory
-from stormrl.envs import Protocol, game_sizes, make_env
+from stormrl.envs import Protocol, make_env, spaces_of
 from stormrl.types import Memory
 
 PARALLEL = 8
@@ -106,8 +106,7 @@ def evaluate(
 def random_scores(env_id: str, protocol: Protocol, episodes: int, seed: int = 0) -> list[Score]:
     """What uniformly random play reaches under the same protocol."""
     env = make_env(env_id, protocol)
-    actions, _ = game_sizes(env)
-    player = RandomPlayer(actions)
+    player = RandomPlayer(spaces_of(env).action.n)
     env.close()
     return evaluate(player, env_id, protocol, episodes, seed)
 

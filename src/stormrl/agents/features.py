@@ -59,5 +59,6 @@ def agent_state(kind: str, world_model: WorldModel) -> VectorState | FrameState:
     """The state named by `ActorCriticConfig.state`, on top of a world model."""
     config = world_model.config
     if kind == "frame":
-        return FrameState(world_model.decode, world_model.image_channels, config.image.channels)
+        channels = world_model.spaces.observation.channels
+        return FrameState(world_model.decode, channels, config.image.channels)
     return VectorState(kind, z=config.latent.size, h=config.sequence.width)

@@ -10,7 +10,7 @@ from torch import Tensor
 from stormrl.acting.collector import Collector
 from stormrl.bench.timing import Work
 from stormrl.config.parts import RunConfig
-from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.envs import PROTOCOLS, make_env, spaces_of
 from stormrl.experience.replay import Replay
 from stormrl.learning.graphs import updates
 from stormrl.learning.learner import Learner
@@ -90,11 +90,11 @@ class Workbench:
         torch.manual_seed(config.seed)
         protocol = PROTOCOLS[config.protocol]
         env = make_env(config.env, protocol)
-        actions, shape = game_sizes(env)
+        spaces = spaces_of(env)
         warmup = config.agent.replay.warmup
         self.backend = backend
-        self.learner = Learner(config.agent, actions, backend)
-        self.replay = Replay(warmup + ITERATIONS, shape, backend.device)
+        self.learner = Learner(config.agent, spaces, backend)
+        self.replay = Replay(warmup + ITERATIONS, spaces.observation.shape, backend.device)
         self.collector = Collector(env, protocol, self.learner.actor(), self.replay, config.seed)
         for _ in range(warmup + 1):
             self.collector.step(random=True)

@@ -80,10 +80,10 @@ def main(args: Sequence[str]) -> int:
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.commands.bench_tables import show
     from stormrl.machine.device import choose_backend
-    from stormrl.runs.whole import check
+    from stormrl.runs.whole import playable
 
     for config in configs:
-        check(config)
+        playable(config).close()
         choose_backend(config)  # What is not possible here is told before anything is measured.
     console = messages()
     console.quiet = options.json

@@ -13,8 +13,9 @@ from stormrl.commands.flags import parse
 from stormrl.commands.output import number, print_json, results, table
 from stormrl.config.parts import AgentConfig, leaves, to_dict
 from stormrl.config.presets import ABLATIONS, PRESETS, SIZES, Edit, agent_config
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 
-ACTIONS = 6
+SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(6))
 """Of the game whose parameters are counted; each action more adds a few thousand."""
 
 
@@ -50,7 +51,7 @@ def describe() -> dict[str, Any]:
         "sizes": {
             name: {
                 "description": _summary(edit),
-                "parameters": parameters_of(agent_config(size=name), ACTIONS),
+                "parameters": parameters_of(agent_config(size=name), SPACES),
             }
             for name, edit in SIZES.items()
         },

@@ -117,6 +117,17 @@ def steps(run: str | Path) -> list[int]:
     return sorted(_found(Path(run)))
 
 
+def layouts(run: str | Path, group: str) -> dict[str, tensor_files.Layout]:
+    """What the tensors of a group are, by the header of the newest checkpoint's file alone.
+
+    Raises `UserError` if there is no checkpoint, or none with such a file.
+    """
+    found = _found(Path(run))
+    if not found:
+        raise UserError("run_dir", f"{run} holds no checkpoint yet; let it train until it does")
+    return tensor_files.layouts(found[max(found)] / f"{group}.safetensors")
+
+
 def states(run: str | Path) -> list[State]:
     """What the checkpoints at hand hold beside tensors, oldest first; damaged ones left out."""
     readable_states = []

@@ -17,14 +17,18 @@ from stormrl.disk.files import Seal, partial, read_json, readable, reason, repla
 from stormrl.disk.pretrained import PREFIX, unpacked
 from stormrl.errors import UserError
 from stormrl.machine.provenance import provenance
+from stormrl.spaces import Spaces, spaces_from_json
 
 LOCK = ".lock"
 DEMONSTRATION = "demonstration.safetensors"
 
-FORMAT = 1
+FORMAT = 2
 """Version of the directory's layout and files; a change that older code cannot read raises it."""
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    # Format 1 knew no spaces; whoever needs them asks the game or a checkpoint.
+    1: lambda record: {**record, "format": 2, "spaces": None},
+}
 """By format: the function that turns a config.json into one of the next format."""
 
 
@@ -36,11 +40,16 @@ class RunDirectory:
     config: RunConfig
     demonstration: Seal | None = None
     """Size and checksum of the run's copy of its demonstration; None for a run without one."""
+    spaces: Spaces | None = None
+    """What the run's game shows and takes; None where format 1 did not write it down."""
 
     @classmethod
-    def create(cls, path: str | Path, config: RunConfig) -> RunDirectory:
+    def create(
+        cls, path: str | Path, config: RunConfig, spaces: Spaces | None = None
+    ) -> RunDirectory:
         """Make the directory of a new run, with a copy of its demonstration.
 
+        spaces: those of the run's game, where they are known already.
         Raises `UserError` if it is already in use or cannot be written.
         """
         path = _path(path)
@@ -54,12 +63,17 @@ class RunDirectory:
             _refuse_used(path)  # Before the lock, which would leave a file in a foreign folder.
             with _locked(path):
                 _refuse_used(path)
-                record = {"format": FORMAT, "config": to_dict(config), **provenance()}
+                record = {
+                    "format": FORMAT,
+                    "config": to_dict(config),
+                    "spaces": None if spaces is None else spaces.to_json(),
+                    **provenance(),
+                }
                 if demonstration is not None and seal is not None:
                     replace(path / DEMONSTRATION, demonstration)
                     record["demonstration"] = seal._asdict()
                 replace(path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
-        return cls(path, config, seal)
+        return cls(path, config, seal, spaces)
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
@@ -79,7 +93,13 @@ class RunDirectory:
         _refuse_ways_out(path)
         record = _migrated(read_json(path / CONFIG), path / CONFIG)
         config = config_from_dict(record.get("config"))
-        return cls(path, config, _recorded_seal(record, config, path / CONFIG))
+        spaces = record.get("spaces")
+        return cls(
+            path,
+            config,
+            _recorded_seal(record, config, path / CONFIG),
+            None if spaces is None else spaces_from_json(spaces),
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -81,9 +81,9 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.outcome = outcome
         self.limit = limit
         self.render_mode = render_mode
-        self.actions = world_model.sequence.mixer.actions
+        self.actions = world_model.spaces.action.n
         self.action_space = spaces.Discrete(self.actions)
-        self.observation_space = spaces.Box(0, 255, (64, 64, world_model.image_channels), np.uint8)
+        self.observation_space = spaces.Box(0, 255, world_model.spaces.observation.shape, np.uint8)
         self.device = next(world_model.parameters()).device
 
     @torch.no_grad()

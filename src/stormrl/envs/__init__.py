@@ -7,7 +7,7 @@ import ale_py
 import gymnasium
 
 from stormrl.envs.check import Check, EnvReport, check_env
-from stormrl.envs.make import action_meanings, game_sizes, make_env
+from stormrl.envs.make import action_meanings, make_env, spaces_of
 from stormrl.envs.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol
 from stormrl.envs.snapshots import Snapshot, restore, snapshot
 from stormrl.envs.toy import Catch, register_toy_games
@@ -22,10 +22,10 @@ __all__ = [
     "Snapshot",
     "action_meanings",
     "check_env",
-    "game_sizes",
     "make_env",
     "restore",
     "snapshot",
+    "spaces_of",
 ]
 
 # Without this the emulator prints a banner to stderr for every environment that is made.

@@ -14,6 +14,7 @@ from stormrl.envs.lives import LifeLost
 from stormrl.envs.protocols import Protocol
 from stormrl.envs.snapshots import Replayable
 from stormrl.errors import UserError
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 
 IMAGE_SIZE = 64
 
@@ -41,12 +42,15 @@ def action_meanings(env: gymnasium.Env) -> list[str]:
     return [str(action) for action in range(env.action_space.n)]
 
 
-def game_sizes(env: gymnasium.Env) -> tuple[int, tuple[int, int, int]]:
-    """Number of actions, and the picture's [height, width, channels], of what `make_env` gave."""
+def spaces_of(env: gymnasium.Env) -> Spaces:
+    """The spaces of what `make_env` gave, as data."""
     assert isinstance(env.action_space, spaces.Discrete)
     assert env.observation_space.shape is not None
     height, width, channels = env.observation_space.shape
-    return int(env.action_space.n), (height, width, channels)
+    return Spaces(
+        ImageSpace(height, width, channels),
+        DiscreteSpace(int(env.action_space.n), tuple(action_meanings(env))),
+    )
 
 
 def find_spec(env_id: str) -> EnvSpec:

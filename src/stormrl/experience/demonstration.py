@@ -8,22 +8,22 @@ import torch
 
 from stormrl.config.parts import AgentConfig
 from stormrl.disk.run_directory import DEMONSTRATION, RunDirectory
-from stormrl.envs import PROTOCOLS, action_meanings, make_env
 from stormrl.errors import UserError
 from stormrl.experience.episodes import Recording, read_recording
 from stormrl.experience.replay import Replay
+from stormrl.spaces import Spaces
 
 FIELD = "demonstration.path"
 
 
-def check_demonstration(config: AgentConfig, env_id: str, protocol: str) -> None:
+def check_demonstration(config: AgentConfig, env_id: str, spaces: Spaces) -> None:
     """Raises `UserError` if the run's demonstration, where it has one, is of no use to it."""
     if config.demonstration.path:
         path = Path(config.demonstration.path)
-        _check_fit(read_recording(path), config, env_id, protocol)
+        _check_fit(read_recording(path), config, env_id, spaces)
 
 
-def load_demonstration(run: RunDirectory, device: torch.device) -> Replay | None:
+def load_demonstration(run: RunDirectory, spaces: Spaces, device: torch.device) -> Replay | None:
     """The run's own copy on `device`, or None for a run without demonstration.
 
     Raises `UserError` if the copy is missing, damaged, or does not fit the run.
@@ -33,7 +33,7 @@ def load_demonstration(run: RunDirectory, device: torch.device) -> Replay | None
     path = run.path / DEMONSTRATION
     run.demonstration.verify(path)
     recording = read_recording(path)
-    _check_fit(recording, run.config.agent, run.config.env, run.config.protocol)
+    _check_fit(recording, run.config.agent, run.config.env, spaces)
     return demonstration_replay(recording, device)
 
 
@@ -46,17 +46,15 @@ def demonstration_replay(recording: Recording, device: torch.device | str = "cpu
     return replay
 
 
-def _check_fit(recording: Recording, config: AgentConfig, env_id: str, protocol: str) -> None:
+def _check_fit(recording: Recording, config: AgentConfig, env_id: str, spaces: Spaces) -> None:
     if _name(recording.env) != _name(env_id):
         raise UserError(FIELD, f"is of {recording.env}, not of {env_id}; give one of this game")
-    env = make_env(env_id, PROTOCOLS[protocol])
-    meanings, image_shape = action_meanings(env), env.observation_space.shape
-    env.close()
-    if list(recording.actions) != meanings:
-        words = f"{', '.join(recording.actions)}, the game's {', '.join(meanings)}"
+    image_shape = spaces.observation.shape
+    if recording.actions != spaces.action.names:
+        words = f"{', '.join(recording.actions)}, the game's {', '.join(spaces.action.names)}"
         raise UserError(FIELD, f"its actions are {words}; record it anew")
     if recording.image_shape != image_shape:
-        shapes = f"{list(recording.image_shape)}, the game's {list(image_shape or ())}"
+        shapes = f"{list(recording.image_shape)}, the game's {list(image_shape)}"
         raise UserError(FIELD, f"its images are {shapes}; record it anew")
     length = max(config.world_model.batch_length, config.imagination.context)
     if recording.steps < length:

@@ -18,6 +18,7 @@ from stormrl.config.parts import AgentConfig, OptimizerConfig
 from stormrl.experience.replay import Replay, joined
 from stormrl.learning.imagination import Imagination, Noise
 from stormrl.machine.device import Backend
+from stormrl.spaces import Spaces
 from stormrl.types import Batch, Trajectory
 from stormrl.worlds.latent import WorldModel
 
@@ -46,12 +47,14 @@ class Learner:
     counts in the metric `skipped`.
     """
 
-    def __init__(self, config: AgentConfig, actions: int, backend: Backend) -> None:
+    def __init__(self, config: AgentConfig, spaces: Spaces, backend: Backend) -> None:
         self.config = config
         self.backend = backend
-        self.world_model = WorldModel(config.world_model, actions).to(backend.device).eval()
+        self.world_model = WorldModel(config.world_model, spaces).to(backend.device).eval()
         state = agent_state(config.actor_critic.state, self.world_model)
-        self.actor_critic = ActorCritic(config.actor_critic, state, actions).to(backend.device)
+        self.actor_critic = ActorCritic(config.actor_critic, state, spaces.action.n).to(
+            backend.device
+        )
         self.world_optimizer = _adam(self.world_model, config.world_model.optimizer, backend)
         self.agent_optimizer = _adam(self.actor_critic, config.actor_critic.optimizer, backend)
         self.imagination = Imagination(

@@ -8,6 +8,7 @@ from torch import nn
 from stormrl.agents.features import agent_state
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.config.parts import AgentConfig
+from stormrl.spaces import Spaces
 from stormrl.worlds.latent import WorldModel
 
 
@@ -17,12 +18,12 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return {"total": _count(model), **{name: count for name, count in counts.items() if count}}
 
 
-def parameters_of(config: AgentConfig, actions: int) -> dict[str, dict[str, int]]:
+def parameters_of(config: AgentConfig, spaces: Spaces) -> dict[str, dict[str, int]]:
     """The same for `world_model` and `actor_critic`, neither of which takes memory or time."""
     with torch.device("meta"):
-        world_model = WorldModel(config.world_model, actions)
+        world_model = WorldModel(config.world_model, spaces)
         state = agent_state(config.actor_critic.state, world_model)
-        actor_critic = ActorCritic(config.actor_critic, state, actions)
+        actor_critic = ActorCritic(config.actor_critic, state, spaces.action.n)
     return {
         "world_model": count_parameters(world_model),
         "actor_critic": count_parameters(actor_critic),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 from stormrl.config.parts import RunConfig
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
-from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.errors import UserError
 from stormrl.learning.learner import Learner
 from stormrl.learning.state import largest_state, restore_models
 from stormrl.machine.device import Backend, choose_device
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Memory
+
+_BIASES = re.compile(r"actor\.[0-9]+\.bias")
 
 
 class Agent:
@@ -26,6 +30,7 @@ class Agent:
         self.path = path
         """Directory of the run."""
         self.world_model = learner.world_model
+        self.spaces = learner.world_model.spaces
         self.actor_critic = learner.actor_critic
         self.device = learner.backend.device
         self.actor = learner.actor()
@@ -39,10 +44,8 @@ class Agent:
         """
         directory = RunDirectory.open(run)
         config = directory.config
-        env = make_env(config.env, PROTOCOLS[config.protocol])
-        actions, _ = game_sizes(env)
-        env.close()
-        learner = Learner(config.agent, actions, Backend(choose_device(device)))
+        spaces = directory.spaces or _spaces_by_weights(directory.path)
+        learner = Learner(config.agent, spaces, Backend(choose_device(device)))
         saved = checkpoint.load(directory.path, step, limit=largest_state(learner))
         restore_models(learner, saved.tensors)
         return cls(config, learner, saved.step, directory.path)
@@ -59,3 +62,16 @@ class Agent:
         memory = memory or self.actor.begin(1, image.shape[1:])
         action, memory = self.actor.act(image, memory, is_first, greedy)
         return int(action), memory
+
+
+def _spaces_by_weights(run: Path) -> Spaces:
+    """Spaces of a run of format 1, which did not write them down.
+
+    Its pictures were always the same, and its policy's last layer has a row for each action.
+    """
+    layouts = checkpoint.layouts(run, "actor_critic")
+    biases = {name: layout for name, layout in layouts.items() if _BIASES.fullmatch(name)}
+    last = max(biases, key=lambda name: int(name.split(".")[1]), default=None)
+    if last is None:
+        raise UserError("run_dir", f"{run} holds no policy; give the directory of a stormrl run")
+    return Spaces(ImageSpace(64, 64, 3), DiscreteSpace(biases[last].shape[0]))

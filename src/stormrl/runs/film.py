@@ -14,7 +14,7 @@ from stormrl.acting.collector import Collector
 from stormrl.dreams.open_loop import OpenLoopError, open_loop_error
 from stormrl.dreams.scenes import Scene, picture_rows, scenes
 from stormrl.dreams.strips import LABELS, QUANTITIES, common_span, legend, panel, strip_rows
-from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.envs import PROTOCOLS, make_env
 from stormrl.errors import UserError
 from stormrl.experience.replay import Replay
 from stormrl.machine.device import Backend
@@ -157,8 +157,7 @@ def _play(agent: Agent, seed: int) -> Replay:
     # A protocol may begin all episodes alike; a film shows different ones.
     protocol = replace(PROTOCOLS[agent.config.protocol], fixed_seed_at_reset=False)
     env = make_env(agent.config.env, protocol)
-    _, shape = game_sizes(env)
-    replay = Replay(LONGEST_PLAY, shape, agent.device)
+    replay = Replay(LONGEST_PLAY, agent.spaces.observation.shape, agent.device)
     collector = Collector(env, protocol, agent.actor, replay, seed)
     while len(replay) < LONGEST_PLAY and collector.step(random=False) is None:
         pass

@@ -18,12 +18,13 @@ from stormrl.config.presets import agent_config
 from stormrl.disk import checkpoint
 from stormrl.disk.files import readable, reason, replace
 from stormrl.disk.run_directory import RunDirectory
-from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.envs import PROTOCOLS, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.learning.learner import Learner
 from stormrl.learning.state import module_tensors
 from stormrl.machine.device import Backend
 from stormrl.runs.agent import Agent
+from stormrl.spaces import Spaces
 
 STEPS = 100_000
 """Environment steps after which the authors' runs are saved for the last time and evaluated."""
@@ -52,7 +53,8 @@ def import_official(
         size="base",
         agent=agent_config("official", "base"),
     )
-    learner = Learner(config.agent, _actions(config), Backend(torch.device("cpu")))
+    spaces = _spaces(config)
+    learner = Learner(config.agent, spaces, Backend(torch.device("cpu")))
     world_model, agent = read_tensors(world_model_path), read_tensors(agent_path)
     _check_actions(agent, learner, agent_path, env_id)
     import_world_model(learner.world_model, world_model, world_model_path)
@@ -61,7 +63,7 @@ def import_official(
         "world_model": module_tensors(learner.world_model),
         "actor_critic": module_tensors(learner.actor_critic),
     }
-    run = RunDirectory.create(out, config)
+    run = RunDirectory.create(out, config, spaces)
     source = {"world_model": str(world_model_path), "agent": str(agent_path)}
     checkpoint.save(run.path, STEPS, tensors, {"step": STEPS, "imported_from": source})
     return run
@@ -77,8 +79,8 @@ def export_official(
     agent = Agent.load(run, step, device="cpu")
     world_model = export_world_model(agent.world_model)
     actor_critic = export_actor_critic(agent.actor_critic)
-    actions = agent.world_model.sequence.mixer.actions
-    released = Learner(agent_config("official", "base"), actions, Backend(torch.device("cpu")))
+    cpu = Backend(torch.device("cpu"))
+    released = Learner(agent_config("official", "base"), agent.spaces, cpu)
     _check(world_model, export_world_model(released.world_model), run)
     _check(actor_critic, export_actor_critic(released.actor_critic), run)
     _write(Path(world_model_path), world_model)
@@ -228,17 +230,17 @@ def _wrong(source: str | Path, what: str) -> UserError:
     return UserError(str(source), f"{what}; only networks of the released sizes can be converted")
 
 
-def _actions(config: RunConfig) -> int:
+def _spaces(config: RunConfig) -> Spaces:
     env = make_env(config.env, PROTOCOLS[config.protocol])
-    actions, _ = game_sizes(env)
+    spaces = spaces_of(env)
     env.close()
-    return actions
+    return spaces
 
 
 def _check_actions(
     agent: Mapping[str, Tensor], learner: Learner, path: str | Path, env_id: str
 ) -> None:
-    expected = learner.world_model.sequence.mixer.actions
+    expected = learner.world_model.spaces.action.n
     bias = agent.get("actor.6.bias")
     if bias is not None and bias.ndim == 1 and len(bias) != expected:
         problem = f"{env_id} has {expected} actions, the agent in {path} has {len(bias)}"

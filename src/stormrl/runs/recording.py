@@ -90,7 +90,7 @@ def _action(word: str, actions: Sequence[str]) -> int:
 
 def _trained(run: str, actions: Sequence[str], device: str) -> tuple[Player, str]:
     agent = Agent.load(run, device=device)
-    learnt = agent.world_model.sequence.mixer.actions
+    learnt = agent.spaces.action.n
     if learnt != len(actions):
         problem = f"the agent in {run} has {learnt} actions, the game {len(actions)}"
         raise UserError("policy", f"{problem}; give a run of {agent.config.env} its own game")

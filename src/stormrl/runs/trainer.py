@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import gymnasium
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from stormrl.acting.run_state import RunState
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.dreams.scenes import dream_rows
-from stormrl.envs import PROTOCOLS, game_sizes, make_env
+from stormrl.envs import PROTOCOLS, make_env, spaces_of
 from stormrl.errors import Fault, UserError
 from stormrl.experience.demonstration import load_demonstration
 from stormrl.experience.replay import Replay
@@ -62,22 +63,29 @@ class Outcome(NamedTuple):
 class Trainer:
     """Collects experience, updates the learner, records, evaluates and saves, each in its time."""
 
-    def __init__(self, run: RunDirectory, progress: Progress) -> None:
+    def __init__(
+        self, run: RunDirectory, progress: Progress, env: gymnasium.Env | None = None
+    ) -> None:
+        """A trainer at the beginning of its run; env: the run's game, where it is made already.
+
+        Raises `UserError` if the game is no longer what it was when the run began.
+        """
         self.run, self.config, self.progress = run, run.config, progress
         config, agent = run.config, run.config.agent
         self.protocol = PROTOCOLS[config.protocol]
-        self.env = make_env(config.env, self.protocol)
+        self.env = env or make_env(config.env, self.protocol)
+        self.spaces = run.spaces or spaces_of(self.env)
+        self.spaces.check_same(spaces_of(self.env), config.env)
         self.backend = choose_backend(config)
         if config.deterministic:
             compute_deterministically()
         keep_freed_memory()
         torch.set_flush_denormal(True)
         seed_all(config.seed)
-        actions, image_shape = game_sizes(self.env)
-        self.learner = Learner(agent, actions, self.backend)
+        self.learner = Learner(agent, self.spaces, self.backend)
         capacity = min(agent.replay.capacity, config.steps)
-        self.replay = Replay(capacity, image_shape, self.backend.device)
-        self.demonstration = load_demonstration(run, self.backend.device)
+        self.replay = Replay(capacity, self.spaces.observation.shape, self.backend.device)
+        self.demonstration = load_demonstration(run, self.spaces, self.backend.device)
         self.updates = updates(self.learner, self.replay, self.demonstration)
         self.store = ReplayStore(run.path / "replay")
         self.actor = self.learner.actor()

@@ -6,10 +6,12 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import gymnasium
 import torch
 
 from stormrl.acting.evaluate import Score, evaluate
@@ -18,7 +20,7 @@ from stormrl.config.parts import RunConfig, to_dict
 from stormrl.disk import checkpoint
 from stormrl.disk.files import read_json, replace
 from stormrl.disk.run_directory import RunDirectory
-from stormrl.envs import PROTOCOLS, Protocol, game_sizes, make_env
+from stormrl.envs import PROTOCOLS, Protocol, make_env, spaces_of
 from stormrl.envs.atari import is_atari
 from stormrl.envs.make import find_spec
 from stormrl.errors import UserError
@@ -44,9 +46,12 @@ def train(
     written, if the run cannot be: unknown game or protocol, device not there, directory in use.
     """
     config.agent.check_positions()
-    check(config)
-    check_demonstration(config.agent, config.env, config.protocol)
-    return _train(RunDirectory.create(run_dir, settled(config)), progress, started)
+    env = playable(config)
+    with _closed_by_failure(env):
+        spaces = spaces_of(env)
+        check_demonstration(config.agent, config.env, spaces)
+        run = RunDirectory.create(run_dir, settled(config), spaces)
+        return _train(run, env, progress, started)
 
 
 def resume(
@@ -61,7 +66,6 @@ def resume(
     Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
     """
     run = resumable(run_dir)
-    check(run.config)
     if run.config.precision == "auto":
         run = _rewritten(run, settled_before(run.config))
     if steps is not None:
@@ -69,7 +73,9 @@ def resume(
     done = steps_done(run.path)
     if done == run.config.steps:
         return Outcome(done, True, ())
-    return _train(run, progress, started)
+    env = playable(run.config)
+    with _closed_by_failure(env):
+        return _train(run, env, progress, started)
 
 
 def resumable(run_dir: str | Path) -> RunDirectory:
@@ -90,14 +96,14 @@ def steps_done(run_dir: str | Path) -> int:
     return max(checkpoint.steps(run_dir), default=0)
 
 
-def check(config: RunConfig) -> None:
-    """Raises `UserError` if this machine cannot start a run of `config`."""
+def playable(config: RunConfig) -> gymnasium.Env:
+    """The run's game. Raises `UserError` if this machine cannot start a run of `config`."""
     config_from_dict(to_dict(config))  # What cannot be read back must not be written.
     device = choose_device(config.device)
     env = make_env(config.env, find_protocol(config.protocol))
-    _, image_shape = game_sizes(env)
-    env.close()
-    _check_memory(config, math.prod(image_shape), device)
+    with _closed_by_failure(env):
+        _check_memory(config, math.prod(spaces_of(env).observation.shape), device)
+    return env
 
 
 def find_protocol(name: str) -> Protocol:
@@ -157,9 +163,20 @@ def _check_memory(config: RunConfig, image_bytes: int, device: torch.device) -> 
         raise UserError("replay.capacity", f"{sizes}; give less")
 
 
-def _train(run: RunDirectory, progress: Progress | None, started: Started) -> Outcome:
+@contextmanager
+def _closed_by_failure(env: gymnasium.Env) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        env.close()
+        raise
+
+
+def _train(
+    run: RunDirectory, env: gymnasium.Env, progress: Progress | None, started: Started
+) -> Outcome:
     with run.lock():
-        trainer = Trainer(run, progress or SilentProgress())
+        trainer = Trainer(run, progress or SilentProgress(), env)
         trainer.restore()
         started(trainer)
         return trainer.train()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stormrl.config.parts import RunConfig, leaves, to_dict
-from stormrl.envs import game_sizes, make_env
+from stormrl.envs import make_env
 from stormrl.errors import UserError
 from stormrl.runs.whole import find_protocol, run_name
 from stormrl.scores import published
@@ -82,9 +82,7 @@ def check_games(planned: Sequence[Task]) -> None:
     for agent in {task.config.agent for task in planned}:
         agent.check_positions()
     for env, protocol in sorted({(task.config.env, task.config.protocol) for task in planned}):
-        made = make_env(env, find_protocol(protocol))
-        game_sizes(made)
-        made.close()
+        make_env(env, find_protocol(protocol)).close()
 
 
 def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:

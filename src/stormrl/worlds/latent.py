@@ -19,6 +19,7 @@ from stormrl.nn.functional import (
     two_hot_entropies,
 )
 from stormrl.nn.heads import MLP, TwoHotHead
+from stormrl.spaces import Spaces
 from stormrl.types import Batch, Cache
 from stormrl.worlds.categorical import CategoricalLatent
 from stormrl.worlds.loss_balance import balance
@@ -39,16 +40,17 @@ class WorldModel(nn.Module):
     Outside its own update it is kept in evaluation mode: running statistics, no dropout.
     """
 
-    def __init__(self, config: WorldModelConfig, actions: int, image_channels: int = 3) -> None:
+    def __init__(self, config: WorldModelConfig, spaces: Spaces) -> None:
         super().__init__()
         self.config = config
-        self.image_channels = image_channels
+        self.spaces = spaces
+        channels = spaces.observation.channels
         width, head, latent = config.sequence.width, config.head, config.latent.size
         embedding = embedding_size(config.image.channels)
-        self.encoder = Encoder(image_channels, config.image.channels)
-        self.decoder = Decoder(latent, image_channels, config.image.channels)
+        self.encoder = Encoder(channels, config.image.channels)
+        self.decoder = Decoder(latent, channels, config.image.channels)
         self.latent = CategoricalLatent(config.latent, embedding, width)
-        self.sequence = Transformer(config.sequence, latent, actions)
+        self.sequence = Transformer(config.sequence, latent, spaces.action.n)
         predictor_inputs = {"hidden": width, "latent": latent}[config.predictor_input]
         self.reward_head = TwoHotHead(predictor_inputs, head, config.two_hot)
         self.continues_head = MLP(predictor_inputs, head.width, head.layers, 1)
