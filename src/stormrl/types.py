@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -22,11 +24,32 @@ class Batch(NamedTuple):
     is_first: Bool[Tensor, "B T"]
 
 
-class Trajectory(NamedTuple):
-    """Imagined experience: `state[:, t]` is where `action[:, t]` was chosen."""
+class View(NamedTuple):
+    """What an agent may look at; parts that a world model does not have are None."""
 
-    z: Float[Tensor, "B H1 Z"]
-    h: Float[Tensor, "B H1 D"]
+    z: Float[Tensor, "*n Z"] | None
+    """The latent of the moment, flattened."""
+    h: Float[Tensor, "*n D"] | None
+    """What came before it."""
+    known: Bool[Tensor, "*n"] | None = None
+    """False: there is nothing to look back on yet. None: there is everywhere."""
+    belief: Float[Tensor, "*n K C"] | None = None
+    """What the latent was drawn from; for eyes, not for the agent."""
+
+
+class Outcome(NamedTuple):
+    """What a world model expects of a step that has been taken."""
+
+    reward: Float[Tensor, "*n"]
+    continues: Float[Tensor, "*n"]
+    """Probability that the episode goes on."""
+
+
+class Trajectory(NamedTuple):
+    """Imagined experience: `view[:, t]` is where `action[:, t]` was chosen."""
+
+    view: View
+    """[B, H + 1, ...]"""
     action: Int[Tensor, "B H"]
     reward: Float[Tensor, "B H"]
     continues: Float[Tensor, "B H"]
@@ -34,33 +57,69 @@ class Trajectory(NamedTuple):
     """0 for a trajectory that began where no policy ever acts, else 1."""
 
 
-class Cache(NamedTuple):
-    """Keys and values of every token so far, one tensor per block, written in place.
+class Noise(NamedTuple):
+    """Numbers from [0, 1) for every draw of imagined trajectories."""
 
-    On a CPU they are float32, whatever the networks compute in: `nn.attention.cacheable`.
-    """
-
-    keys: tuple[Tensor, ...]
-    """Per block: [B, heads, length, D / heads]."""
-    values: tuple[Tensor, ...]
-    """Per block: [B, heads, length, D / heads]."""
-    visible: Bool[Tensor, "B length"]
-    """Slots that hold a token of the current episode."""
-    position: Int[Tensor, " B"]
-    """Position that the next token gets."""
-    slot: Int[Tensor, "1"]
-    """Slot that the next token is written to."""
+    start: tuple[Tensor, ...]
+    """For the world model's beginning; rows first."""
+    steps: Float[Tensor, "B H ..."]
+    """For each of its steps."""
+    action: Float[Tensor, "B H"]
+    """For the agent's choices."""
 
 
-class Memory(NamedTuple):
-    """What an acting agent remembers: its last steps, oldest first, then unused places."""
+Carry = tuple[Any, ...]
+"""What a world model or an agent takes along from step to step: tensors, rows first, in tuples.
+Opaque to everyone but its maker."""
 
-    obs: UInt8[Tensor, "B L channels height width"]
-    action: Int[Tensor, "B L"]
-    is_first: Bool[Tensor, "B L"]
-    posterior: Float[Tensor, "B L K C"]
-    """What the world model saw in the frames, at the time of `encoded_by`."""
-    encoded_by: Int[Tensor, ""]
-    """Which weights encoded the frames: the `Actor.weights` of that time."""
-    filled: Int[Tensor, " B"]
-    """Steps that are remembered, from the first place on."""
+Taken = TypeVar("Taken", bound=Carry)
+
+Uniform = Callable[[Sequence[int]], Tensor]
+"""A source of noise: numbers from [0, 1) of a given shape."""
+
+
+def restart(carry: Taken, fresh: Taken, rows: Bool[Tensor, " B"]) -> Taken:
+    """The carry, with these rows as they are in a fresh one."""
+
+    def merged(old: Any, new: Any) -> Any:
+        if isinstance(old, Tensor):
+            return torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old)
+        parts = [merged(*pair) for pair in zip(old, new, strict=True)]
+        return _made_as(old, parts)
+
+    return merged(carry, fresh)
+
+
+def clone(carry: Carry) -> Carry:
+    """A copy that shares no memory."""
+    parts = [part.clone() if isinstance(part, Tensor) else clone(part) for part in carry]
+    return _made_as(carry, parts)
+
+
+def named_leaves(carry: Carry, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a carry by dotted names: of fields, or of places in plain tuples."""
+    names = getattr(carry, "_fields", range(len(carry)))
+    leaves: dict[str, Tensor] = {}
+    for name, part in zip(names, carry, strict=True):
+        if isinstance(part, Tensor):
+            leaves[f"{prefix}{name}"] = part
+        else:
+            leaves |= named_leaves(part, f"{prefix}{name}.")
+    return leaves
+
+
+def with_leaves(carry: Taken, leaves: Mapping[str, Tensor], prefix: str = "") -> Taken:
+    """A carry of the same make that holds these tensors, on the devices of the former ones."""
+    names = getattr(carry, "_fields", range(len(carry)))
+    parts = []
+    for name, part in zip(names, carry, strict=True):
+        if isinstance(part, Tensor):
+            parts.append(leaves[f"{prefix}{name}"].to(part.device))
+        else:
+            parts.append(with_leaves(part, leaves, f"{prefix}{name}."))
+    return cast(Taken, _made_as(carry, parts))
+
+
+def _made_as(carry: Carry, parts: Sequence[Any]) -> Carry:
+    """A tuple of the same make."""
+    return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stormrl.acting.actor import Actor
+from stormrl.acting.actor import Acting, Actor
 from stormrl.acting.run_state import RunState
 from stormrl.disk.tensor_files import check_tensors
 from stormrl.envs import Protocol, restore, snapshot
 from stormrl.errors import UserError
 from stormrl.experience.replay import Replay, Transition
-from stormrl.types import Memory
+from stormrl.types import named_leaves, with_leaves
 
 ENV = "env."
 """Prefix of the environment's own tensors among the collector's."""
+CARRY, MEMORY = "carry.", "memory."
+"""Prefixes of the carry's tensors, today and in format 1."""
 
 
 class Episode(NamedTuple):
@@ -34,7 +36,7 @@ class Episode(NamedTuple):
 
 
 class Collector:
-    """One environment, the agent's memory in it, and the episode in flight."""
+    """One environment, what the actor takes along in it, and the episode in flight."""
 
     def __init__(
         self, env: gymnasium.Env, protocol: Protocol, actor: Actor, replay: Replay, seed: int
@@ -46,7 +48,7 @@ class Collector:
         self.env.action_space.seed(seed)
         self.obs, info = env.reset(seed=seed)
         self.seed: int = info["episode_seed"]
-        self.memory = actor.begin(1, self._image(self.obs).shape[1:])
+        self.carry = actor.begin(1)
         self.is_first, self.over = True, False
         self.total, self.length = 0.0, 0
 
@@ -59,11 +61,11 @@ class Collector:
         if self.over:
             self._begin_episode()
         if random:
-            action, memory = int(self.env.action_space.sample()), self.memory
+            action, carry = int(self.env.action_space.sample()), self.carry
         else:
-            action, memory = self.decide()
+            action, carry = self.decide()
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self.memory = memory
+        self.carry = carry
         life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
         self.replay.add(
             Transition(
@@ -84,7 +86,7 @@ class Collector:
         return Episode(self.total, self.length, self.seed)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Memory, current image and environment, from which `restore` continues mid-episode."""
+        """Carry, current image and environment, from which `restore` continues mid-episode."""
         tensors = self._own_tensors()
         for name, array in snapshot(self.env).items():
             tensors[f"{ENV}{name}"] = torch.from_numpy(array)
@@ -97,10 +99,9 @@ class Collector:
         in flight is returned as it stood. Raises `UserError` if the tensors are not of this kind.
         """
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(ENV)}
-        own = self._unencoded() | own
+        own = self._as_named_today(own)
         check_tensors(self._own_tensors(), own, "collector")
-        device = self.replay.device
-        self.memory = Memory(*(own[f"memory.{name}"].to(device) for name in Memory._fields))
+        self.carry = with_leaves(self.carry, own, CARRY)
         self.obs, self.over = own["obs"].numpy(), bool(own["over"])
         self.is_first, self.seed = state.is_first, state.episode_seed
         self.total, self.length = float(state.episode_total), state.episode_length
@@ -110,27 +111,32 @@ class Collector:
         self.over = True
         return self.episode() if self.length else None
 
-    def decide(self) -> tuple[int, Memory]:
-        """The agent's next action, and its memory once that is taken."""
+    def decide(self) -> tuple[int, Acting]:
+        """The agent's next action, and what it takes along once that is taken."""
         is_first = torch.tensor([self.is_first], device=self.replay.device)
-        action, memory = self.actor.act(self._image(self.obs), self.memory, is_first)
-        return int(action), memory
+        action, carry = self.actor.act(self._image(self.obs), self.carry, is_first)
+        return int(action), carry
 
     def _begin_episode(self) -> None:
         self.obs, info = self.env.reset()
         self.seed = info["episode_seed"]
         self.is_first, self.over, self.total, self.length = True, False, 0.0, 0
 
-    def _unencoded(self) -> dict[str, Tensor]:
-        """What checkpoints lack that were written when acting encoded its frames at every step."""
+    def _as_named_today(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Checkpoints of format 1 kept the world model's carry under another name, and no other."""
+        old = {n.removeprefix(MEMORY): t for n, t in own.items() if n.startswith(MEMORY)}
+        if not old:
+            return own
+        rest = {name: tensor for name, tensor in own.items() if not name.startswith(MEMORY)}
+        world = self.actor.world.saved(old)
         return {
-            "memory.posterior": torch.zeros_like(self.memory.posterior),
-            "memory.encoded_by": torch.full_like(self.memory.encoded_by, -1),
+            **rest,
+            **{f"{CARRY}world.{name}": tensor for name, tensor in world.items()},
+            f"{CARRY}action": torch.zeros_like(self.carry.action),
         }
 
     def _own_tensors(self) -> dict[str, Tensor]:
-        tensors = {f"memory.{name}": tensor for name, tensor in self.memory._asdict().items()}
-        return tensors | {
+        return named_leaves(self.carry, CARRY) | {
             "obs": torch.from_numpy(self.obs.copy()),
             "over": torch.tensor(self.over),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
 import gymnasium
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stormrl.acting.actor import empty_memory
 from stormrl.envs import Protocol, make_env, spaces_of
-from stormrl.types import Memory
+from stormrl.types import Carry, restart
 
 PARALLEL = 8
 UNCOUNTED = 2**31 - 1
@@ -33,14 +32,14 @@ class Score(NamedTuple):
 class Player(Interface):
     """Whoever chooses the actions."""
 
-    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
-        """Memory of `batch` players before their first step."""
+    def begin(self, rows: int) -> Any:
+        """What is taken along before the first step."""
         ...
 
     def act(
-        self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
-    ) -> tuple[Tensor, Memory]:
-        """Actions for images [B, channels, height, width], and the memory that includes them."""
+        self, obs: Tensor, carry: Any, is_first: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Actions for images [B, channels, height, width], and what is taken along from here."""
         ...
 
 
@@ -50,15 +49,15 @@ class RandomPlayer:
     def __init__(self, actions: int) -> None:
         self.actions = actions
 
-    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
-        """Nothing to remember."""
-        return empty_memory(batch, 0, image_shape, "cpu")
+    def begin(self, rows: int) -> Carry:
+        """Nothing is taken along."""
+        return ()
 
     def act(
-        self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
-    ) -> tuple[Tensor, Memory]:
+        self, obs: Tensor, carry: Carry, is_first: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Carry]:
         """Actions for images [B, channels, height, width]."""
-        return torch.randint(self.actions, (len(obs),)), memory
+        return torch.randint(self.actions, (len(obs),)), carry
 
 
 class _Table:
@@ -123,13 +122,13 @@ def _play_all(
     for table in tables:
         table.begin(waiting.pop(0))
     scores: list[Score] = []
-    memory = player.begin(len(tables), _images(tables, device).shape[1:])
+    fresh = carry = player.begin(len(tables))
     while len(scores) < len(seeds):
         is_first = torch.tensor([table.is_first for table in tables], device=device)
         # Whatever the agent does between training episodes, evaluation starts each one afresh.
-        memory = memory._replace(filled=torch.where(is_first, 0, memory.filled))
-        action, memory = player.act(
-            _images(tables, device), memory, is_first, protocol.greedy_evaluation
+        carry = restart(carry, fresh, is_first)
+        action, carry = player.act(
+            _images(tables, device), carry, is_first, protocol.greedy_evaluation
         )
         for table, choice in zip(tables, action.tolist(), strict=True):
             score = table.step(choice)

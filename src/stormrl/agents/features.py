@@ -1,4 +1,4 @@
-"""What the agent sees of the world model's state."""
+"""Features: what the agent's networks read of a world model's view."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stormrl.errors import UserError
 from stormrl.nn.conv import FrameEncoder, embedding_size
 from stormrl.nn.precision import compute_dtype
-from stormrl.worlds.latent import WorldModel
+from stormrl.types import View
+from stormrl.worlds.protocol import World
 
 
 class VectorState(nn.Module):
@@ -22,13 +24,14 @@ class VectorState(nn.Module):
         sizes = {"z": z, "h": h}
         self.size = sum(sizes[part] for part in parts)
 
-    def forward(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Float[Tensor, "*n S"]:
+    def forward(self, view: View) -> Float[Tensor, "*n S"]:
         """The parts side by side, in the type that the networks compute in.
 
         Actor, critic and slow critic read the same states: they are converted once, not by each.
         """
-        dtype = compute_dtype(h)
-        return torch.cat([{"z": z, "h": h}[part].to(dtype) for part in self.parts], dim=-1)
+        parts = [getattr(view, part) for part in self.parts]
+        dtype = compute_dtype(parts[-1])
+        return torch.cat([part.to(dtype) for part in parts], dim=-1)
 
 
 class FrameState(nn.Module):
@@ -38,27 +41,35 @@ class FrameState(nn.Module):
     stays the world model's: it is held as a function, so its parameters are none of the agent's.
     """
 
-    decode: Callable[[Tensor], Tensor]
+    decode: Callable[[View], Tensor]
 
     def __init__(
-        self, decode: Callable[[Tensor], Tensor], image_channels: int, channels: int
+        self, decode: Callable[[View], Tensor], image_channels: int, channels: int
     ) -> None:
         super().__init__()
         self.decode = decode
         self.encoder = FrameEncoder(image_channels, channels)
         self.size = embedding_size(channels)
 
-    def forward(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Float[Tensor, "*n S"]:
-        """Embedding of the decoded latent; no gradient reaches the latent or the decoder."""
+    def forward(self, view: View) -> Float[Tensor, "*n S"]:
+        """Embedding of the decoded view; no gradient reaches the view or the decoder."""
         with torch.no_grad():
-            frames = self.decode(z)
-        return self.encoder(frames.flatten(0, -4)).unflatten(0, z.shape[:-1])
+            frames = self.decode(view)
+        return self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
 
 
-def agent_state(kind: str, world_model: WorldModel) -> VectorState | FrameState:
-    """The state named by `ActorCriticConfig.state`, on top of a world model."""
-    config = world_model.config
+def agent_state(kind: str, world: World) -> VectorState | FrameState:
+    """The state named by `ActorCriticConfig.state`, on top of a world model.
+
+    Raises `UserError` if its views do not have such a part.
+    """
     if kind == "frame":
-        channels = world_model.spaces.observation.channels
-        return FrameState(world_model.decode, channels, config.image.channels)
-    return VectorState(kind, z=config.latent.size, h=config.sequence.width)
+        channels = world.spaces.observation.channels
+        return FrameState(world.decode, channels, world.frame_channels)
+    sizes = dict(zip("zh", world.view_sizes, strict=True))
+    missing = [part for part in kind if not sizes[part]]
+    if missing:
+        there = "".join(part for part in sizes if sizes[part]) or "frame"
+        problem = f"is {kind!r}, but views of {type(world).__name__} have no {missing[0]}"
+        raise UserError("actor_critic.state", f"{problem}; give {there}")
+    return VectorState(kind, **sizes)

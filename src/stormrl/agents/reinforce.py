@@ -7,9 +7,10 @@ import math
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from stormrl.agents.features import FrameState, VectorState
+from stormrl.agents.protocol import Behaviour, Opinion
 from stormrl.config.parts import ActorCriticConfig
 from stormrl.nn.functional import (
     categorical_entropy,
@@ -22,16 +23,17 @@ from stormrl.nn.functional import (
     straight_line,
 )
 from stormrl.nn.heads import MLP, TwoHotHead
-from stormrl.types import Trajectory
+from stormrl.types import Carry, Trajectory, View
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Behaviour):
     """Actor, critic, slow critic and return scale (STORM, section 3.2).
 
     The losses are those of DreamerV3: REINFORCE with the critic as baseline, advantages divided by
     the running range of returns, and a categorical critic that is pulled to a slow copy of itself.
     """
 
+    config: ActorCriticConfig
     scale_low: Tensor
     scale_high: Tensor
 
@@ -56,9 +58,16 @@ class ActorCritic(nn.Module):
         """Log-probabilities of the actions."""
         return log_probability(self.probabilities(state))
 
-    def act(self, state: Float[Tensor, "*n S"], uniform: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-        """Actions drawn from the policy; `uniform` holds numbers from [0, 1)."""
-        return sample_index(self.probabilities(state), uniform)
+    def act(
+        self, view: View, carry: Carry, noise: Float[Tensor, " B"]
+    ) -> tuple[Int[Tensor, " B"], Carry]:
+        """Actions drawn from the policy."""
+        return sample_index(self.probabilities(self.state(view)), noise), carry
+
+    def opinion(self, view: View, carry: Carry) -> tuple[Opinion, Carry]:
+        """Probabilities of the actions, and the critic's value."""
+        state = self.state(view)
+        return Opinion(self.probabilities(state), self.value(state)), carry
 
     def value(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n"]:
         """Expected return from each state, in the reward's units."""
@@ -72,7 +81,7 @@ class ActorCritic(nn.Module):
         `taken` is the number of updates before this one. Moves the running range of returns one
         step.
         """
-        states = self.state(trajectory.z, trajectory.h)
+        states = self.state(trajectory.view)
         acted_on = states[:, :-1].contiguous()
         logits = self.critic(states).float()
         value = self.critic.mean(logits.detach())
@@ -105,7 +114,7 @@ class ActorCritic(nn.Module):
         return total, {name: metric.detach() for name, metric in metrics.items()}
 
     @torch.no_grad()
-    def update_slow_critic(self, share: Float[Tensor, ""]) -> None:
+    def updated(self, share: Float[Tensor, ""]) -> None:
         """Move the slow critic towards the critic (exponential average), by a share of a step."""
         rate = (1 - self.config.slow_decay) * share
         pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from stormrl.acting.collector import Collector
 from stormrl.bench.timing import Work
@@ -16,7 +15,7 @@ from stormrl.learning.graphs import updates
 from stormrl.learning.learner import Learner
 from stormrl.learning.parameters import count_parameters
 from stormrl.machine.device import Backend
-from stormrl.types import Batch, Cache, Trajectory
+from stormrl.types import Batch, Carry, Trajectory, View
 
 ITERATIONS = 4096
 """Steps that replay has room for after the random ones."""
@@ -41,25 +40,19 @@ class ContextDream:
         return {"encode": self.encode, "rollout": self.roll_out}
 
     @torch.no_grad()
-    def encode(self) -> tuple[Tensor, Tensor, Cache]:
+    def encode(self) -> tuple[Carry, View]:
         """The states that the contexts lead to."""
         with self.learner.backend.autocast():
-            start = self.learner.imagination.start
-            return start(self.context, self.noise.posterior, self.noise.prior[:, 0])
+            return self.learner.imagination.start(self.context, self.noise.start)
 
     @torch.no_grad()
     def roll_out(self) -> Trajectory:
         """The imagined steps alone, from states that were read before the clock started."""
-        z, h, cache = self.started
-        # The cache moves on in place; its old keys and values are overwritten where they matter.
-        fresh = cache._replace(
-            visible=cache.visible.clone(),
-            position=cache.position.clone(),
-            slot=cache.slot.clone(),
-        )
-        weight = torch.ones_like(z[:, 0])
+        carry, view = self.started
+        weight = torch.ones_like(self.noise.action[:, 0])
         with self.learner.backend.autocast():
-            return self.learner.imagination.roll_out(z, h, fresh, weight, self.noise)
+            again = self.learner.world_model.again(carry)
+            return self.learner.imagination.roll_out(again, view, weight, self.noise)
 
 
 class PosteriorDream:
@@ -69,14 +62,13 @@ class PosteriorDream:
         self.learner, self.batch = learner, batch
         self.noise = learner.branching_noise(batch)
         with torch.no_grad(), learner.backend.autocast():
-            posterior = learner.world_model.encode(batch.obs)
-        self.z = learner.world_model.latent.sample(posterior, learner.posterior_noise(batch))
+            self.seen = learner.world_model.loss(batch, learner.loss_noise(batch)).seen
 
     @torch.no_grad()
     def imagine(self) -> Trajectory:
         """The policy is rolled out from every state."""
         with self.learner.backend.autocast():
-            return self.learner.imagination.from_posteriors(self.batch, self.z, self.noise)
+            return self.learner.imagination.from_posteriors(self.batch, self.seen, self.noise)
 
     def stages(self) -> dict[str, Work]:
         """One: nothing is encoded for the sake of dreams."""
@@ -110,7 +102,7 @@ class Workbench:
         for scheduled in self.updates:
             scheduled.update()
         # As in training: what was encoded by the weights before is encoded anew.
-        self.collector.actor.weights += 1
+        self.learner.world_model.version += 1
 
     def written(self) -> Mapping[str, Work]:
         """What a captured update hides from a count: the same, operator by operator."""
@@ -118,7 +110,7 @@ class Workbench:
         def update() -> None:
             for unit in self.learner.units():
                 unit.update(self.replay, None)
-            self.collector.actor.weights += 1
+            self.learner.world_model.version += 1
 
         def iteration() -> None:
             self.collector.step(random=False)
@@ -130,7 +122,7 @@ class Workbench:
         """Every stage by name, on the same experience and noise at every call."""
         learner, config = self.learner, self.learner.config.world_model
         batch = self.replay.sample(config.batch_size, config.batch_length)
-        batch_noise = learner.posterior_noise(batch)
+        batch_noise = learner.loss_noise(batch)
         dream = self._dream()
         trajectory = dream.imagine()
         return {

@@ -12,13 +12,11 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
-from stormrl.agents.reinforce import ActorCritic
-from stormrl.nn.functional import log_probability, sample_index
-from stormrl.worlds.latent import WorldModel
-from stormrl.worlds.unbounded import UnboundedSequence
-
-MODE = 1e-3
-"""Below this temperature a draw is the most probable class."""
+from stormrl.agents.protocol import Behaviour, Opinion
+from stormrl.nn.functional import sample_index
+from stormrl.types import View
+from stormrl.worlds.mind import Expectation
+from stormrl.worlds.protocol import World
 
 
 class DreamContext(NamedTuple):
@@ -36,14 +34,14 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
     A reset takes one of `contexts`, or `options={"context": DreamContext(...)}`, and shows its
     last frame as it really was; every later frame is decoded from a draw of the prior. A dream
     longer than the windows of training is dreamt on in windows of half that length or more
-    (`UnboundedSequence`). All draws come from the environment's own generator: seed, context,
+    (`stormrl.worlds.mind`). All draws come from the environment's own generator: seed, context,
     actions and temperature decide the whole dream.
 
     Every `info` holds
 
-    - `latent`: the drawn classes, int64 [K];
+    - `latent`: the drawn classes, int64 [K], where the world model's latent has classes;
     - `probabilities`: the prior that the dream expected them from, before temperature; after a
-      reset the posterior of the real frame; float32 [K, C];
+      reset the posterior of the real frame; float32 [K, C]; where there is such a belief;
     - `continues`: the predicted probability that the episode goes on (1 after a reset);
     - `value`, `policy`: the critic's value, and the probabilities of the actions, float32 [A], on
       this state; NaN, and uniform, without an actor-critic or with nothing to look back on;
@@ -54,8 +52,8 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def __init__(
         self,
-        world_model: WorldModel,
-        actor_critic: ActorCritic | None = None,
+        world_model: World,
+        actor_critic: Behaviour | None = None,
         contexts: Sequence[DreamContext] = (),
         temperature: float = 1.0,
         horizon: int | None = None,
@@ -79,12 +77,12 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.temperature = temperature
         self.horizon = horizon
         self.outcome = outcome
-        self.limit = limit
+        self.mind = world_model.mind(limit)
         self.render_mode = render_mode
         self.actions = world_model.spaces.action.n
         self.action_space = spaces.Discrete(self.actions)
         self.observation_space = spaces.Box(0, 255, world_model.spaces.observation.shape, np.uint8)
-        self.device = next(world_model.parameters()).device
+        self.device = world_model.device
 
     @torch.no_grad()
     def reset(
@@ -93,29 +91,20 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         """Begins at a real frame, uint8 [64, 64, 3]: of `options["context"]`, or of any context."""
         super().reset(seed=seed)
         context = (options or {}).get("context") or self._any_context()
-        model = self.world_model
         frames = torch.from_numpy(context.obs).to(self.device).permute(0, 3, 1, 2)
-        posterior = model.encode(frames.unsqueeze(0))
-        z = model.latent.sample(posterior, self._uniform(posterior.shape[:-1]))
-        self.sequence, self.dreamt = UnboundedSequence(model, self.limit), 0
-        self.hidden = None
-        if len(context.action):
-            action = torch.from_numpy(context.action).to(self.device).unsqueeze(0)
-            self.hidden = self.sequence.extend(z[:, :-1], action)
-        self.z, self.probabilities = z[:, -1], posterior[:, -1]
-        self.obs = context.obs[-1].copy()
+        action = torch.from_numpy(context.action).to(self.device)
+        self.mind.begin(frames.unsqueeze(0), action.unsqueeze(0), self._uniform)
+        self.habit = () if self.actor_critic is None else self.actor_critic.begin(1)
+        self.obs, self.dreamt = context.obs[-1].copy(), 0
         return self.obs, self._info(1.0)
 
     @torch.no_grad()
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Dreams one step on."""
-        model, z = self.world_model, self.z
-        hidden = self.sequence.push(z, torch.tensor([int(action)], device=self.device))
-        self.hidden, self.probabilities = hidden, model.latent.prior(hidden)
-        uniform = self._uniform(self.probabilities.shape[:-1])
-        self.z = model.latent.sample(tempered(self.probabilities, self.temperature), uniform)
-        self.obs, self.dreamt = picture(model.decode(self.z))[0], self.dreamt + 1
-        reward, continues, terminated = self._outcome(z, hidden)
+        expected = self.mind.take(int(action), self._uniform)
+        self.mind.dream(self._uniform, self.temperature)
+        self.obs, self.dreamt = picture(self.world_model.decode(self.mind.view))[0], self.dreamt + 1
+        reward, continues, terminated = self._outcome(expected)
         truncated = self.horizon is not None and self.dreamt >= self.horizon
         return self.obs, reward, terminated, truncated, self._info(continues)
 
@@ -123,35 +112,23 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         """The current picture."""
         return self.obs if self.render_mode == "rgb_array" else None
 
-    def _outcome(self, z: Tensor, hidden: Tensor) -> tuple[float, float, bool]:
-        """Reward, continuation and end that follow the action in `hidden`, taken at `z`."""
-        prediction = self.world_model.predict(z, hidden)
-        continues = float(prediction.continues)
+    def _outcome(self, expected: Expectation) -> tuple[float, float, bool]:
+        """Reward, continuation and end that follow the action."""
+        reward, continues = (float(part) for part in expected.outcome)
         if self.outcome == "expected":
-            return float(prediction.reward), continues, continues < 0.5
-        rewards, probabilities = self.world_model.reward_distribution(z, hidden)
-        drawn = sample_index(probabilities, self._uniform(probabilities.shape[:-1]))
-        ended = bool(self.np_random.random() >= continues)
-        return float(rewards[drawn]), continues, ended
+            return reward, continues, continues < 0.5
+        if expected.rewards is not None:
+            rewards, probabilities = expected.rewards
+            drawn = sample_index(probabilities, self._uniform(probabilities.shape[:-1]))
+            reward = float(rewards[drawn])
+        return reward, continues, bool(self.np_random.random() >= continues)
 
     def _info(self, continues: float) -> dict[str, Any]:
-        value, policy = np.nan, np.full(self.actions, 1 / self.actions, np.float32)
-        if self.actor_critic is not None and self.hidden is not None:
-            state = self.actor_critic.state(self.z, self.hidden)
-            value = float(self.actor_critic.value(state))
-            policy = self.actor_critic.probabilities(state)[0].cpu().numpy()
-        return {
-            "latent": self._classes(),
-            "probabilities": self.probabilities[0].cpu().numpy(),
-            "continues": continues,
-            "value": value,
-            "policy": policy,
-            "dreamt": self.dreamt,
-        }
-
-    def _classes(self) -> np.ndarray:
-        one_hot = self.z.unflatten(-1, self.probabilities.shape[1:])
-        return one_hot[0].argmax(-1).cpu().numpy()
+        view = self.mind.view
+        opinion = Opinion(torch.full((1, self.actions), 1 / self.actions))
+        if self.actor_critic is not None and (view.known is None or bool(view.known)):
+            opinion, self.habit = self.actor_critic.opinion(view, self.habit)
+        return seen(view, opinion) | {"continues": continues, "dreamt": self.dreamt}
 
     def _any_context(self) -> DreamContext:
         if not self.contexts:
@@ -162,13 +139,21 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         return torch.from_numpy(self.np_random.random(tuple(shape), np.float32)).to(self.device)
 
 
-def tempered(probs: Float[Tensor, "*n K C"], temperature: float) -> Float[Tensor, "*n K C"]:
-    """Probabilities to the power of 1 / temperature, normalised; one-hot at temperature 0."""
-    if temperature < MODE:
-        return torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype)
-    if temperature == 1:
-        return probs
-    return (log_probability(probs) / temperature).softmax(-1)
+def seen(view: View, opinion: Opinion) -> dict[str, Any]:
+    """One row's moment for eyes: `latent`, `probabilities` where there are, `value` and `policy`.
+
+    Where there is nothing to look back on, the value is NaN.
+    """
+    known = view.known is None or bool(view.known)
+    value = float(opinion.value) if known and opinion.value is not None else np.nan
+    info: dict[str, Any] = {"value": value, "policy": opinion.probabilities[0].cpu().numpy()}
+    if view.belief is None or view.z is None:
+        return info
+    classes = view.z.unflatten(-1, view.belief.shape[1:])[0].argmax(-1)
+    return info | {
+        "latent": classes.cpu().numpy(),
+        "probabilities": view.belief[0].cpu().numpy(),
+    }
 
 
 def picture(images: Float[Tensor, "*n channels height width"]) -> np.ndarray:

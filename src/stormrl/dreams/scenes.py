@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stormrl.agents.reinforce import ActorCritic
-from stormrl.dreams.env import DreamContext, DreamEnv, picture
+from stormrl.agents.protocol import Behaviour
+from stormrl.dreams.env import DreamContext, DreamEnv, picture, seen
 from stormrl.nn.functional import categorical_kl
 from stormrl.pictures.media import Row, side_by_side, upscale
 from stormrl.types import Batch
-from stormrl.worlds.latent import WorldModel
-from stormrl.worlds.unbounded import UnboundedSequence
+from stormrl.worlds.protocol import World
 
 SCALE = 3
 
@@ -53,8 +52,8 @@ class Scene(NamedTuple):
 
 
 def scenes(
-    world_model: WorldModel,
-    actor_critic: ActorCritic | None,
+    world_model: World,
+    actor_critic: Behaviour | None,
     batch: Batch,
     context: int,
     temperature: float = 1.0,
@@ -70,7 +69,7 @@ def scenes(
 
 
 def dream_rows(
-    world_model: WorldModel, batch: Batch, context: int, temperature: float = 1.0
+    world_model: World, batch: Batch, context: int, temperature: float = 1.0
 ) -> Sequence[Row]:
     """Three rows to look at: real, reconstruction and dream; windows stand side by side."""
     return picture_rows(scenes(world_model, None, batch, context, temperature))
@@ -95,58 +94,61 @@ def _row(label: str, courses: Sequence[Course], dream_from: int | None = None) -
 
 def _scene(env: DreamEnv, window: Batch, context: int, seed: int) -> Scene:
     rng = np.random.default_rng(seed)
-    reconstruction, posterior = watch(env, window, rng)
+    reconstruction, beliefs = watch(env, window, rng)
     taken = window.action.tolist()
-    dream = _dream(env, window, context, seed, lambda t, _: taken[t], reconstruction, posterior)
+    dream = _dream(env, window, context, seed, lambda t, _: taken[t], reconstruction, beliefs)
     own = None
     if env.actor_critic is not None:
 
         def policy(_: int, info: dict) -> int:
             return int(rng.choice(env.actions, p=info["policy"] / info["policy"].sum()))
 
-        own = _dream(env, window, context, seed, policy, reconstruction, None)
+        own = _dream(env, window, context, seed, policy, reconstruction)
     return Scene(context, _real(window), reconstruction, dream, own)
 
 
 def _real(window: Batch) -> Course:
     unknown = np.full(len(window.action), np.nan)
-    frames = np.ascontiguousarray(window.obs.movedim(1, -1).cpu().numpy())
-    return Course(frames, _after(window.reward), _after(window.continues), unknown, unknown)
+    return Course(
+        _frames(window.obs), _after(window.reward), _after(window.continues), unknown, unknown
+    )
 
 
 @torch.no_grad()
-def watch(env: DreamEnv, window: Batch, rng: np.random.Generator) -> tuple[Course, Tensor]:
-    """The course of a model that sees every frame, and the posteriors [T, K, C]."""
-    model, agent = env.world_model, env.actor_critic
-    posterior = model.encode(window.obs)
-    uniform = torch.from_numpy(rng.random(posterior.shape[:-1], np.float32)).to(posterior.device)
-    z = model.latent.sample(posterior, uniform)
-    h = _hidden(model, z, window)
-    predicted = model.predict(z, h)
-    kl = categorical_kl(posterior[1:], model.latent.prior(h[:-1]))
-    value = torch.full_like(kl, torch.nan)
-    if agent is not None:
-        value = agent.value(agent.state(z[1:], h[:-1]))
-    # At the beginning of an episode there is nothing to look back on.
-    unknown = model.resets(window.is_first)[1:]
-    course = Course(
-        picture(model.decode(z)),
-        _after(predicted.reward),
-        _after(predicted.continues),
-        _from_second(value.masked_fill(unknown, torch.nan)),
-        _from_second(kl.masked_fill(unknown, torch.nan)),
-    )
-    return course, posterior
+def watch(env: DreamEnv, window: Batch, rng: np.random.Generator) -> tuple[Course, list[Tensor]]:
+    """The course of a model that sees every frame, and what it believed of each, if it tells.
 
+    At the beginning of an episode there is nothing to look back on.
+    """
+    world, agent = env.world_model, env.actor_critic
+    mind, steps = world.mind(), len(window.action)
+    course = Course(np.empty_like(_frames(window.obs)), *np.full((4, steps), np.nan))
+    beliefs: list[Tensor] = []
+    expected, habit = None, ()
 
-def _hidden(model: WorldModel, z: Tensor, window: Batch) -> Tensor:
-    """Hidden states [T, D] of a model that sees every frame."""
-    sequence, hidden = UnboundedSequence(model), []
-    for t, begins in enumerate(model.resets(window.is_first).tolist()):
-        if begins:
-            sequence = UnboundedSequence(model)
-        hidden.append(sequence.push(z[t : t + 1], window.action[t : t + 1]))
-    return torch.cat(hidden)
+    def uniform(shape: Sequence[int]) -> Tensor:
+        return torch.from_numpy(rng.random(tuple(shape), np.float32)).to(world.device)
+
+    for t, begins in enumerate(world.resets(window.is_first).tolist()):
+        frame = window.obs[t : t + 1]
+        if expected is None or begins:
+            mind.begin(frame.unsqueeze(1), window.action[None, :0], uniform)
+            habit = () if agent is None else agent.begin(1)
+        else:
+            mind.see(frame, uniform)
+        view = mind.view
+        course.frames[t] = picture(world.decode(view))[0]
+        if agent is not None:
+            opinion, habit = agent.opinion(view, habit)
+            course.value[t] = seen(view, opinion)["value"]
+        if view.belief is not None:
+            beliefs.append(view.belief[0])
+            if expected is not None and expected.belief is not None and not begins:
+                course.kl[t] = float(categorical_kl(view.belief, expected.belief))
+        expected = mind.take(int(window.action[t]), uniform)
+        if t + 1 < steps:
+            course.reward[t + 1], course.continues[t + 1] = map(float, expected.outcome)
+    return course, beliefs
 
 
 def _dream(
@@ -156,13 +158,13 @@ def _dream(
     seed: int,
     act: Callable[[int, dict], int],
     seen: Course,
-    posterior: Tensor | None,
+    beliefs: Sequence[Tensor] = (),
 ) -> Course:
     """The course that goes as `seen` up to the context and as dreamt from there on."""
     # Of a context with an episode's beginning in it, the dream goes on from what comes after.
     resets = env.world_model.resets(window.is_first[:context])
     begin = max([0, *resets.nonzero().flatten().tolist()])
-    obs = np.ascontiguousarray(window.obs[begin:context].movedim(1, -1).cpu().numpy())
+    obs = _frames(window.obs[begin:context])
     start = DreamContext(obs, window.action[begin : context - 1].cpu().numpy())
     _, info = env.reset(seed=seed, options={"context": start})
     course = Course(*(part.copy() for part in seen))
@@ -170,16 +172,17 @@ def _dream(
         course.frames[t], course.reward[t], _, _, info = env.step(act(t - 1, info))
         course.continues[t], course.value[t] = info["continues"], info["value"]
         course.kl[t] = np.nan
-        if posterior is not None:
-            prior = torch.from_numpy(info["probabilities"]).to(posterior.device)
-            course.kl[t] = float(categorical_kl(posterior[t], prior))
+        if beliefs:
+            prior = torch.from_numpy(info["probabilities"]).to(beliefs[t].device)
+            course.kl[t] = float(categorical_kl(beliefs[t], prior))
     return course
 
 
 def _after(steps: Tensor) -> np.ndarray:
     """By frame what was by the action before it."""
-    return _from_second(steps[:-1])
+    return np.concatenate([[np.nan], steps[:-1].double().cpu().numpy()])
 
 
-def _from_second(values: Tensor) -> np.ndarray:
-    return np.concatenate([[np.nan], values.double().cpu().numpy()])
+def _frames(obs: Tensor) -> np.ndarray:
+    """Images as uint8 [T, height, width, channels]."""
+    return np.ascontiguousarray(obs.movedim(1, -1).cpu().numpy())

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stormrl.agents.reinforce import ActorCritic
+from stormrl.agents.protocol import Behaviour
 from stormrl.config.parts import ImaginationConfig
-from stormrl.types import Batch, Cache, Trajectory
-from stormrl.worlds.latent import WorldModel
-
-
-class Noise(NamedTuple):
-    """Numbers from [0, 1) for every draw of one rollout."""
-
-    posterior: Float[Tensor, "B context K"]
-    """Of no steps where dreams start from latents that were drawn before."""
-    prior: Float[Tensor, "B H1 K"]
-    action: Float[Tensor, "B H"]
-
-    @classmethod
-    def draw(cls, batch: int, context: int, horizon: int, k: int, device: torch.device) -> Noise:
-        """Fresh noise for `batch` trajectories from the device's default generator."""
-        return cls(
-            posterior=torch.rand(batch, context, k, device=device),
-            prior=torch.rand(batch, horizon + 1, k, device=device),
-            action=torch.rand(batch, horizon, device=device),
-        )
+from stormrl.types import Batch, Carry, Noise, Trajectory, View
+from stormrl.worlds.mind import stacked
+from stormrl.worlds.protocol import World
 
 
 class Imagination:
@@ -43,13 +26,13 @@ class Imagination:
 
     def __init__(
         self,
-        world_model: WorldModel,
-        actor_critic: ActorCritic,
+        world: World,
+        behaviour: Behaviour,
         config: ImaginationConfig,
         compile: Callable[[Callable], Callable] = lambda function: function,
     ) -> None:
-        self.world_model = world_model
-        self.actor_critic = actor_critic
+        self.world = world
+        self.behaviour = behaviour
         self.config = config
         self.start = compile(self._start)
         self.branch = compile(self._branch)
@@ -59,92 +42,57 @@ class Imagination:
     @torch.no_grad()
     def __call__(self, context: Batch, noise: Noise) -> Trajectory:
         """Trajectories of `horizon` steps; the first state follows the last step of the context."""
-        z, h, cache = self.start(context, noise.posterior, noise.prior[:, 0])
-        return self.roll_out(z, h, cache, torch.ones_like(z[:, 0]), noise)
+        carry, view = self.start(context, noise.start)
+        return self.roll_out(carry, view, torch.ones_like(noise.action[:, 0]), noise)
 
     @torch.no_grad()
-    def from_posteriors(self, batch: Batch, z: Float[Tensor, "B T Z"], noise: Noise) -> Trajectory:
+    def from_posteriors(self, batch: Batch, seen: Any, noise: Noise) -> Trajectory:
         """Trajectories from every step of the windows that leaves room for the horizon.
 
-        The first state is the latent of a frame that was seen, and the hidden state before it.
+        `seen` is what the world model's loss gave for the same windows.
         """
-        first, h, cache, weight = self.branch(batch, z)
-        return self.roll_out(first, h, cache, weight, noise)
-
-    def starts(self, length: int) -> int:
-        """Steps of a window of `length` from which `from_posteriors` dreams: 1 to this one.
-
-        The first has nothing before it. The last of a dream may be the last but one of the window:
-        what the prior says after a window's last step is not trained.
-        """
-        return length - 1 - self.config.horizon
+        carry, view, weight = self.branch(batch, seen, noise.start)
+        return self.roll_out(carry, view, weight, noise)
 
     @torch.no_grad()
     def roll_out(
-        self,
-        z: Float[Tensor, "B Z"],
-        h: Float[Tensor, "B D"],
-        cache: Cache,
-        weight: Float[Tensor, " B"],
-        noise: Noise,
+        self, carry: Carry, view: View, weight: Float[Tensor, " B"], noise: Noise
     ) -> Trajectory:
-        """Trajectories from given states; moves the cache on."""
-        latents, hiddens, actions = [z], [h], []
+        """Trajectories from given states; may move the carry on in place."""
+        habit = self.behaviour.begin(len(weight))
+        views, actions = [view], []
         for t in range(self.config.horizon):
-            action, z, h = self.advance(z, h, cache, noise.action[:, t], noise.prior[:, t + 1])
-            latents.append(z)
-            hiddens.append(h)
+            step_noise = noise.action[:, t], noise.steps[:, t]
+            action, carry, view, habit = self.advance(carry, view, habit, *step_noise)
+            views.append(view)
             actions.append(action)
-        return self.judge(latents, hiddens, actions, weight)
+        return self.judge(views, actions, weight)
 
-    def _start(
-        self, context: Batch, uniform: Tensor, first: Tensor
-    ) -> tuple[Tensor, Tensor, Cache]:
-        model = self.world_model
-        z = model.latent.sample(model.encode(context.obs), uniform)
-        length = self.config.context + self.config.horizon
-        h, cache = model.sequence.prefill(z, context.action, model.resets(context.is_first), length)
-        return model.latent.sample(model.latent.prior(h), first), h, cache
+    def _start(self, context: Batch, noise: tuple[Tensor, ...]) -> tuple[Carry, View]:
+        return self.world.start(context, self.config.horizon, noise)
 
     def _branch(
-        self, batch: Batch, z: Float[Tensor, "B T Z"]
-    ) -> tuple[Tensor, Tensor, Cache, Float[Tensor, " N"]]:
-        model, starts = self.world_model, self.starts(z.shape[1])
-        resets = model.resets(batch.is_first)
-        h, cache = model.sequence.branch(
-            z[:, :starts],
-            batch.action[:, :starts],
-            resets[:, :starts],
-            starts + self.config.horizon,
-        )
-        # Where an episode begins, the hidden state is of another one: there no policy is asked.
-        weight = 1.0 - resets[:, 1 : starts + 1].float()
-        return z[:, 1 : starts + 1].flatten(0, 1), h, cache, weight.flatten()
+        self, batch: Batch, seen: Any, noise: tuple[Tensor, ...]
+    ) -> tuple[Carry, View, Float[Tensor, " N"]]:
+        return self.world.branch(batch, seen, self.config.horizon, noise)
 
     def _advance(
         self,
-        z: Float[Tensor, "B Z"],
-        h: Float[Tensor, "B D"],
-        cache: Cache,
+        carry: Carry,
+        view: View,
+        habit: Carry,
         action_noise: Float[Tensor, " B"],
-        prior_noise: Float[Tensor, "B K"],
-    ) -> tuple[Int[Tensor, " B"], Tensor, Tensor]:
-        model = self.world_model
-        action = self.actor_critic.act(self.actor_critic.state(z, h), action_noise)
-        h = model.step(z, action, cache)
-        return action, model.latent.sample(model.latent.prior(h), prior_noise), h
+        step_noise: Float[Tensor, "B ..."],
+    ) -> tuple[Int[Tensor, " B"], Carry, View, Carry]:
+        action, habit = self.behaviour.act(view, habit, action_noise)
+        carry, view = self.world.dream(carry, action, step_noise)
+        return action, carry, view, habit
 
     def _judge(
-        self,
-        latents: list[Tensor],
-        hiddens: list[Tensor],
-        actions: list[Tensor],
-        weight: Float[Tensor, " B"],
+        self, views: list[View], actions: list[Tensor], weight: Float[Tensor, " B"]
     ) -> Trajectory:
-        z, h = torch.stack(latents, dim=1), torch.stack(hiddens, dim=1)
-        prediction = self.world_model.predict(z[:, :-1], h[:, 1:])
-        continues = prediction.continues
+        view, action = stacked(views), torch.stack(actions, dim=1)
+        reward, continues = self.world.judge(view, action)
         if self.config.continuation == "threshold":
             continues = (continues >= 0.5).float()
-        action = torch.stack(actions, dim=1)
-        return Trajectory(z, h, action, prediction.reward, continues, weight)
+        return Trajectory(view, action, reward, continues, weight)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stormrl.acting.actor import Actor
-from stormrl.agents.features import agent_state
-from stormrl.agents.reinforce import ActorCritic
+from stormrl.agents.build import build_agent
 from stormrl.config.parts import AgentConfig, OptimizerConfig
 from stormrl.experience.replay import Replay, joined
-from stormrl.learning.imagination import Imagination, Noise
+from stormrl.learning.imagination import Imagination
 from stormrl.machine.device import Backend
 from stormrl.spaces import Spaces
-from stormrl.types import Batch, Trajectory
-from stormrl.worlds.latent import WorldModel
+from stormrl.types import Batch, Noise, Trajectory
+from stormrl.worlds.build import build_world
+from stormrl.worlds.protocol import rollout_noise
 
 Metrics = dict[str, Tensor]
 
@@ -50,13 +50,15 @@ class Learner:
     def __init__(self, config: AgentConfig, spaces: Spaces, backend: Backend) -> None:
         self.config = config
         self.backend = backend
-        self.world_model = WorldModel(config.world_model, spaces).to(backend.device).eval()
-        state = agent_state(config.actor_critic.state, self.world_model)
-        self.actor_critic = ActorCritic(config.actor_critic, state, spaces.action.n).to(
-            backend.device
-        )
-        self.world_optimizer = _adam(self.world_model, config.world_model.optimizer, backend)
-        self.agent_optimizer = _adam(self.actor_critic, config.actor_critic.optimizer, backend)
+        self.world_model = build_world(config, spaces).to(backend.device).eval()
+        self.actor_critic = build_agent(config, self.world_model).to(backend.device)
+        self.groups = self.world_model.groups()
+        self.world_optimizers = {
+            name: _adam(group.parameters, group.optimizer, backend)
+            for name, group in self.groups.items()
+        }
+        agent_parameters = [p for p in self.actor_critic.parameters() if p.requires_grad]
+        self.agent_optimizer = _adam(agent_parameters, self.actor_critic.config.optimizer, backend)
         self.imagination = Imagination(
             self.world_model, self.actor_critic, config.imagination, backend.compile
         )
@@ -66,7 +68,7 @@ class Learner:
     def update_world_model(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
         """One optimizer step of the world model on a batch from replay and demonstration."""
         batch = self._batch(replay, demonstration)
-        return self.learn_world(batch, self.posterior_noise(batch))
+        return self.learn_world(batch, self.loss_noise(batch))
 
     def update_agent(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
         """Imagine from contexts in replay and demonstration, then a step of actor and critic."""
@@ -82,7 +84,7 @@ class Learner:
     ) -> dict[str, Metrics]:
         """Both steps on one batch: the dreams start from the states that the world model saw."""
         batch = self._batch(replay, demonstration)
-        return self.learn_both(batch, self.posterior_noise(batch), self.branching_noise(batch))
+        return self.learn_both(batch, self.loss_noise(batch), self.branching_noise(batch))
 
     def units(self) -> list[Unit]:
         """What training has to update, and how often."""
@@ -94,28 +96,27 @@ class Learner:
             Unit(config.agent_ratio, _named("agent", self.update_agent)),
         ]
 
-    def learn_world(self, batch: Batch, uniform: Float[Tensor, "B T K"]) -> Metrics:
+    def learn_world(self, batch: Batch, noise: Tensor) -> Metrics:
         """World-model step on a given batch and noise."""
-        return self._learn_world(batch, uniform)[0]
+        return self._learn_world(batch, noise)[0]
 
-    def learn_both(
-        self, batch: Batch, uniform: Float[Tensor, "B T K"], noise: Noise
-    ) -> dict[str, Metrics]:
+    def learn_both(self, batch: Batch, loss_noise: Tensor, noise: Noise) -> dict[str, Metrics]:
         """World-model step on a given batch, then actor-critic step on dreams from its states."""
-        world, z = self._learn_world(batch, uniform)
+        world, seen = self._learn_world(batch, loss_noise)
         with self.backend.autocast():
-            trajectory = self.imagination.from_posteriors(batch, z, noise)
+            trajectory = self.imagination.from_posteriors(batch, seen, noise)
         return {"world_model": world, "agent": self.learn_policy(trajectory)}
 
-    def _learn_world(self, batch: Batch, uniform: Tensor) -> tuple[Metrics, Tensor]:
+    def _learn_world(self, batch: Batch, noise: Tensor) -> tuple[Metrics, Any]:
         statistics = _Statistics(self.world_model)
         with _training(self.world_model):
             with self.backend.autocast():
-                loss, metrics, z = self._world_loss(batch, uniform)
-            loss.backward()
-        metrics |= _step(self.world_optimizer, self.config.world_model.optimizer.clip)
+                losses, metrics, seen = self._world_loss(batch, noise)
+            torch.autograd.backward(list(losses.values()))
+        clips = [group.optimizer.clip for group in self.groups.values()]
+        metrics |= _step(list(self.world_optimizers.values()), clips)
         statistics.restore_if(metrics["skipped"])
-        return metrics, z
+        return metrics, seen
 
     def learn_agent(self, context: Batch, noise: Noise) -> Metrics:
         """Actor-critic step on given contexts and noise."""
@@ -129,33 +130,35 @@ class Learner:
         with self.backend.autocast():
             loss, metrics = self._agent_loss(trajectory, _taken(self.agent_optimizer))
         loss.backward()
-        metrics |= _step(self.agent_optimizer, self.config.actor_critic.optimizer.clip)
-        self.actor_critic.update_slow_critic(1 - metrics["skipped"])
+        metrics |= _step([self.agent_optimizer], [self.actor_critic.config.optimizer.clip])
+        self.actor_critic.updated(1 - metrics["skipped"])
         statistics.restore_if(metrics["skipped"])
         return metrics
 
     def actor(self) -> Actor:
         """The policy for a real environment; it follows the learner's updates."""
-        return Actor(self.world_model, self.actor_critic, self.config.acting)
+        return Actor(self.world_model, self.actor_critic)
 
-    def posterior_noise(self, batch: Batch) -> Float[Tensor, "B T K"]:
-        """Fresh noise for the posterior draws of one batch."""
-        k = self.config.world_model.latent.categoricals
-        return torch.rand(*batch.action.shape, k, device=self.backend.device)
+    def loss_noise(self, batch: Batch) -> Tensor:
+        """Fresh noise for the world model's loss on a batch."""
+        return self.world_model.loss_noise(batch, self.uniform)
 
     def imagination_noise(self, context: Batch) -> Noise:
         """Fresh noise for the rollouts from these contexts."""
-        k = self.config.world_model.latent.categoricals
-        config = self.config.imagination
-        rollouts = len(context.action)
-        return Noise.draw(rollouts, config.context, config.horizon, k, self.backend.device)
+        rollouts, steps = context.action.shape
+        horizon = self.config.imagination.horizon
+        return rollout_noise(self.world_model, rollouts, steps, horizon, self.uniform)
 
     def branching_noise(self, batch: Batch) -> Noise:
         """Fresh noise for the rollouts from the states of these windows."""
-        k = self.config.world_model.latent.categoricals
         windows, length = batch.action.shape
-        rollouts = windows * self.imagination.starts(length)
-        return Noise.draw(rollouts, 0, self.config.imagination.horizon, k, self.backend.device)
+        horizon = self.config.imagination.horizon
+        rollouts = windows * self.world_model.branches(length, horizon)
+        return rollout_noise(self.world_model, rollouts, 0, horizon, self.uniform)
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Fresh numbers from [0, 1) on the learner's device."""
+        return torch.rand(*shape, device=self.backend.device)
 
     def _batch(self, replay: Replay, demonstration: Replay | None) -> Batch:
         config = self.config.world_model
@@ -194,8 +197,9 @@ def _training(module: nn.Module) -> Iterator[None]:
         module.eval()
 
 
-def _adam(module: nn.Module, config: OptimizerConfig, backend: Backend) -> torch.optim.Adam:
-    parameters = [p for p in module.parameters() if p.requires_grad]
+def _adam(
+    parameters: Sequence[nn.Parameter], config: OptimizerConfig, backend: Backend
+) -> torch.optim.Adam:
     # A tensor learning rate is read anew by a captured graph; a Python number would be baked in.
     rate = torch.tensor(config.learning_rate, device=backend.device)
     return torch.optim.Adam(
@@ -214,15 +218,24 @@ def _taken(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
     return torch.zeros((), device=first.device) if taken is None else taken
 
 
-def _step(optimizer: torch.optim.Adam, clip: float) -> Metrics:
-    """Clip the gradients and apply them; without effect if their norm is not finite."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+def _step(optimizers: Sequence[torch.optim.Adam], clips: Sequence[float]) -> Metrics:
+    """Clip the gradients and apply them; without effect if any norm is not finite.
+
+    The largest norm is the one that is told.
+    """
+    norms = [_gradient_norm(optimizer) for optimizer in optimizers]
+    norm = norms[0] if len(norms) == 1 else torch.stack(norms).amax()
     skipped = (~torch.isfinite(norm)).float()
-    # The fused kernel reads both on the device, without a wait for the host; it divides the
-    # gradients as it goes, which saves a pass over all of them.
-    optimizer.grad_scale = ((norm + _NORM_EPSILON) / clip).clamp(min=1.0)  # type: ignore[attr-defined]
-    optimizer.found_inf = skipped  # type: ignore[attr-defined]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer, own, clip in zip(optimizers, norms, clips, strict=True):
+        # The fused kernel reads both on the device, without a wait for the host; it divides the
+        # gradients as it goes, which saves a pass over all of them.
+        optimizer.grad_scale = ((own + _NORM_EPSILON) / clip).clamp(min=1.0)  # type: ignore[attr-defined]
+        optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return {"gradient_norm": norm, "skipped": skipped}
+
+
+def _gradient_norm(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stormrl.agents.features import agent_state
-from stormrl.agents.reinforce import ActorCritic
+from stormrl.agents.build import build_agent
 from stormrl.config.parts import AgentConfig
 from stormrl.spaces import Spaces
-from stormrl.worlds.latent import WorldModel
+from stormrl.worlds.build import build_world
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -21,9 +20,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def parameters_of(config: AgentConfig, spaces: Spaces) -> dict[str, dict[str, int]]:
     """The same for `world_model` and `actor_critic`, neither of which takes memory or time."""
     with torch.device("meta"):
-        world_model = WorldModel(config.world_model, spaces)
-        state = agent_state(config.actor_critic.state, world_model)
-        actor_critic = ActorCritic(config.actor_critic, state, spaces.action.n)
+        world_model = build_world(config, spaces)
+        actor_critic = build_agent(config, world_model)
     return {
         "world_model": count_parameters(world_model),
         "actor_critic": count_parameters(actor_critic),

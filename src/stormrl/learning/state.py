@@ -19,7 +19,10 @@ def learner_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:
     world, agent = learner.world_model, learner.actor_critic
     return {
         "world_model": module_tensors(world),
-        "world_optimizer": optimizer_tensors(learner.world_optimizer, world),
+        **{
+            f"{name}_optimizer": optimizer_tensors(optimizer, world)
+            for name, optimizer in learner.world_optimizers.items()
+        },
         "actor_critic": module_tensors(agent),
         "agent_optimizer": optimizer_tensors(learner.agent_optimizer, agent),
     }

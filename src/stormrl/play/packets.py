@@ -22,7 +22,7 @@ Point = tuple[float | None, ...]
 
 def greeting(agent: Agent, table: Table, context: int) -> dict[str, Any]:
     """What does not change during a session."""
-    model = agent.config.agent.world_model
+    model, belief = agent.config.agent.world_model, table.real.info.get("probabilities")
     return {
         "type": "hello",
         "game": agent.config.env,
@@ -30,7 +30,7 @@ def greeting(agent: Agent, table: Table, context: int) -> dict[str, Any]:
         "checkpoint": agent.step,
         "actions": [button._asdict() for button in buttons(table.real.words)],
         "idle": idle(table.real.words),
-        "latent": [model.latent.categoricals, model.latent.classes],
+        "latent": None if belief is None else list(belief.shape),
         "context": context,
         "window": model.batch_length,
         "imagined": agent.config.agent.imagination.horizon,
@@ -59,11 +59,12 @@ def packet(frame: int, table: Table, step: int, points: Sequence[Point], pace: P
 
     Its header's length stands first as 4 bytes (big-endian), then the header, then the parts. The
     header's `parts` lists name and bytes of what follows it: `real` and `dream` are PNG, the
-    latents are `K * C` bytes of probability, 255 for certain, and then `K` drawn classes.
+    latents, where there are, `K * C` bytes of probability, 255 for certain, and then `K` drawn
+    classes.
     """
     games = {"real": table.real, "dream": table.dream}
     parts = {side: png(game.obs) for side, game in games.items()}
-    parts |= {f"{side}_latent": latent(game.info) for side, game in games.items()}
+    parts |= {f"{s}_latent": latent(g.info) for s, g in games.items() if "latent" in g.info}
     header = {
         "frame": frame,
         "settings": asdict(table.settings),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stormrl.acting.actor import remember
-from stormrl.dreams.env import DreamContext
+from stormrl.dreams.env import DreamContext, seen
 from stormrl.envs import PROTOCOLS, action_meanings, make_env
 from stormrl.runs.agent import Agent
 
@@ -57,9 +58,7 @@ class RealGame:
 
     def step(self, action: int) -> None:
         """Take one step and look at what it led to."""
-        is_first = ~self.memory.filled.bool()
-        chosen = torch.full_like(self.memory.filled, action)
-        self.memory = remember(self.memory, self._image(), chosen, is_first, self.posterior)
+        self.carry = self.carry._replace(action=torch.full_like(self.carry.action, action))
         self.obs, reward, terminated, truncated, info = self.env.step(action)
         life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
         self.reward, self.action = float(reward), action
@@ -77,7 +76,7 @@ class RealGame:
     def _begin(self) -> None:
         self.obs, _ = self.env.reset(seed=self.seed)
         self.seed += 1
-        self.memory = self.agent.actor.begin(1, self._image().shape[1:])
+        self.carry, self.begins = self.agent.actor.begin(1), True
         self.frames = deque([self.obs], self.length)
         # As long as the frames: the first one has led to the first frame, or is none.
         self.actions = deque([-1], self.length)
@@ -86,28 +85,17 @@ class RealGame:
         self.total, self.steps = 0.0, 0
         self._look()
 
-    @torch.no_grad()
     def _look(self) -> None:
-        agent, actor = self.agent, self.agent.actor
-        posterior = self.posterior = agent.world_model.encode(self._image())
-        draws = 1, actor.config.context + 1, posterior.shape[1]
-        z, h = actor.state(posterior, self.memory, self._uniform(*draws))
-        state = agent.actor_critic.state(z, h)
-        known = bool(self.memory.filled)
-        policy = agent.actor_critic.probabilities(state)[0].cpu().numpy()
-        self.info = {
-            "latent": z.unflatten(-1, posterior.shape[1:])[0].argmax(-1).cpu().numpy(),
-            "probabilities": posterior[0].cpu().numpy(),
-            "continues": self.continues,
-            "value": float(agent.actor_critic.value(state)) if known else np.nan,
-            "policy": policy if known else np.full_like(policy, 1 / len(policy)),
-        }
+        is_first = torch.tensor([self.begins], device=self.agent.device)
+        actor, self.begins = self.agent.actor, False
+        view, opinion, self.carry = actor.look(self._image(), self.carry, is_first, self._uniform)
+        self.info: dict[str, Any] = seen(view, opinion) | {"continues": self.continues}
 
     def _image(self) -> Tensor:
         return torch.from_numpy(self.obs).to(self.agent.device).permute(2, 0, 1).unsqueeze(0)
 
-    def _uniform(self, *shape: int) -> Tensor:
-        return torch.from_numpy(self.rng.random(shape, np.float32)).to(self.agent.device)
+    def _uniform(self, shape: Sequence[int]) -> Tensor:
+        return torch.from_numpy(self.rng.random(tuple(shape), np.float32)).to(self.agent.device)
 
 
 def draw(rng: np.random.Generator, policy: np.ndarray) -> int:

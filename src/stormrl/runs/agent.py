@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stormrl.acting.actor import Acting
 from stormrl.config.parts import RunConfig
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
@@ -16,7 +17,6 @@ from stormrl.learning.learner import Learner
 from stormrl.learning.state import largest_state, restore_models
 from stormrl.machine.device import Backend, choose_device
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
-from stormrl.types import Memory
 
 _BIASES = re.compile(r"actor\.[0-9]+\.bias")
 
@@ -51,17 +51,17 @@ class Agent:
         return cls(config, learner, saved.step, directory.path)
 
     def act(
-        self, obs: np.ndarray, memory: Memory | None = None, greedy: bool = False
-    ) -> tuple[int, Memory]:
+        self, obs: np.ndarray, carry: Acting | None = None, greedy: bool = False
+    ) -> tuple[int, Acting]:
         """Choose an action for one uint8 image [height, width, channels].
 
-        Pass the memory that the last call returned, and None at the start of an episode.
+        Pass the carry that the last call returned, and None at the start of an episode.
         """
         image = torch.from_numpy(obs).to(self.device).permute(2, 0, 1).unsqueeze(0)
-        is_first = torch.tensor([memory is None], device=self.device)
-        memory = memory or self.actor.begin(1, image.shape[1:])
-        action, memory = self.actor.act(image, memory, is_first, greedy)
-        return int(action), memory
+        is_first = torch.tensor([carry is None], device=self.device)
+        carry = carry or self.actor.begin(1)
+        action, carry = self.actor.act(image, carry, is_first, greedy)
+        return int(action), carry
 
 
 def _spaces_by_weights(run: Path) -> Spaces:

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stormrl.acting.actor import empty_memory
 from stormrl.acting.evaluate import Player, RandomPlayer
 from stormrl.disk.run_directory import is_pretrained
 from stormrl.envs import Protocol, action_meanings, make_env
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
 from stormrl.runs.agent import Agent
-from stormrl.types import Memory
+from stormrl.types import Carry
 
 CONSTANT = "constant:"
 
@@ -28,15 +27,15 @@ class ConstantPlayer:
     def __init__(self, action: int) -> None:
         self.action = action
 
-    def begin(self, batch: int, image_shape: Sequence[int]) -> Memory:
-        """Nothing to remember."""
-        return empty_memory(batch, 0, image_shape, "cpu")
+    def begin(self, rows: int) -> Carry:
+        """Nothing is taken along."""
+        return ()
 
     def act(
-        self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
-    ) -> tuple[Tensor, Memory]:
+        self, obs: Tensor, carry: Carry, is_first: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Carry]:
         """Actions for images [B, channels, height, width]."""
-        return torch.full((len(obs),), self.action), memory
+        return torch.full((len(obs),), self.action), carry
 
 
 def record(
@@ -101,12 +100,12 @@ def _play(
     env: gymnasium.Env, player: Player, protocol: Protocol, seed: int, device: str
 ) -> RecordedEpisode:
     obs, _ = env.reset(seed=seed)
-    memory = player.begin(1, _image(obs, device).shape[1:])
+    carry = player.begin(1)
     seen, actions, rewards, continues = [obs], [], [], []
     terminated = truncated = False
     while not (terminated or truncated):
         is_first = torch.tensor([not actions], device=device)
-        choice, memory = player.act(_image(obs, device), memory, is_first)
+        choice, carry = player.act(_image(obs, device), carry, is_first)
         obs, reward, terminated, truncated, info = env.step(int(choice))
         life_lost = info["life_lost"] and protocol.life_loss == "termination"
         seen.append(obs)

@@ -163,7 +163,7 @@ class Trainer:
         self.step, self.elapsed_s = state.step, state.elapsed_s
         for ratio in self.ratios:
             ratio.steps = state.trained_steps
-        self.actor.weights = self.updated
+        self.learner.world_model.version = self.updated
         self.metrics.restore(saved.tensors["metrics"], state.metric_counts)
         self.skipped.restore(saved.tensors["skipped"])
         rewind(self.run.path, state.histories, self.step)
@@ -225,7 +225,7 @@ class Trainer:
         for ratio, scheduled in zip(self.ratios, self.updates, strict=True):
             for _ in range(ratio.due()):
                 self._count(scheduled.update())
-        self.actor.weights = self.updated
+        self.learner.world_model.version = self.updated
 
     def _count(self, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
         for part, metrics in parts.items():

@@ -1,15 +1,15 @@
-"""The world model in five verbs: encode, observe, step, decode, loss."""
+"""The latent world model: image autoencoder, categorical latent, sequence model, predictors."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from stormrl.config.parts import WorldModelConfig
+from stormrl.config.parts import ActingConfig, AgentConfig, WorldModelConfig
 from stormrl.nn.conv import Decoder, Encoder, embedding_size
 from stormrl.nn.functional import (
     categorical_kl,
@@ -20,29 +20,45 @@ from stormrl.nn.functional import (
 )
 from stormrl.nn.heads import MLP, TwoHotHead
 from stormrl.spaces import Spaces
-from stormrl.types import Batch, Cache
+from stormrl.types import Batch, Carry, Outcome, Uniform, View
 from stormrl.worlds.categorical import CategoricalLatent
 from stormrl.worlds.loss_balance import balance
-from stormrl.worlds.transformer import Transformer
+from stormrl.worlds.memory import (
+    Memory,
+    empty_memory,
+    memory_of_format_1,
+    remember,
+    with_newest,
+)
+from stormrl.worlds.protocol import Lesson, World
+from stormrl.worlds.transformer import Cache, Transformer
+
+if TYPE_CHECKING:
+    from stormrl.worlds.mind import Mind
 
 
-class Prediction(NamedTuple):
-    """What the model expects of a step that has been taken."""
+class Dream(NamedTuple):
+    """Where an imagined trajectory stands."""
 
-    reward: Float[Tensor, "*n"]
-    continues: Float[Tensor, "*n"]
-    """Probability that the episode goes on."""
+    z: Float[Tensor, "B Z"]
+    cache: Cache
 
 
-class WorldModel(nn.Module):
+class WorldModel(World):
     """STORM's world model (arXiv 2310.09615, section 3.1).
 
     Outside its own update it is kept in evaluation mode: running statistics, no dropout.
     """
 
-    def __init__(self, config: WorldModelConfig, spaces: Spaces) -> None:
+    config: WorldModelConfig
+
+    def __init__(
+        self, config: WorldModelConfig, spaces: Spaces, acting: ActingConfig | None = None
+    ) -> None:
         super().__init__()
         self.config = config
+        self.acting = acting or ActingConfig()
+        self.view_sizes = config.latent.size, config.sequence.width
         self.spaces = spaces
         channels = spaces.observation.channels
         width, head, latent = config.sequence.width, config.head, config.latent.size
@@ -55,6 +71,16 @@ class WorldModel(nn.Module):
         self.reward_head = TwoHotHead(predictor_inputs, head, config.two_hot)
         self.continues_head = MLP(predictor_inputs, head.width, head.layers, 1)
         self.balance = balance(config)
+
+    @classmethod
+    def of(cls, agent: AgentConfig, spaces: Spaces) -> Self:
+        """The world model of an agent's configuration."""
+        return cls(agent.world_model, spaces, agent.acting)
+
+    @property
+    def frame_channels(self) -> int:
+        """As wide as its own encoder."""
+        return self.config.image.channels
 
     def encode(self, obs: UInt8[Tensor, "*n channels height width"]) -> Float[Tensor, "*n K C"]:
         """Posterior probabilities of each image, q(z_t | o_t) (equation 1)."""
@@ -76,14 +102,14 @@ class WorldModel(nn.Module):
         """Hidden state after one more latent and action; equals `observe` on the whole sequence."""
         return self.sequence.step(z, action, cache)
 
-    def decode(self, z: Float[Tensor, "*n Z"]) -> Float[Tensor, "*n channels height width"]:
+    def images(self, z: Float[Tensor, "*n Z"]) -> Float[Tensor, "*n channels height width"]:
         """Images of latents in the scale [0, 1], not clamped to it."""
         return self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
-    def predict(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Prediction:
+    def predict(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Outcome:
         """Reward and continuation that follow the action in h (equation 2)."""
         reward, continues = self._predictor_logits(z, h)
-        return Prediction(self.reward_head.mean(reward), continues.sigmoid())
+        return Outcome(self.reward_head.mean(reward), continues.sigmoid())
 
     def reward_distribution(
         self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]
@@ -94,15 +120,16 @@ class WorldModel(nn.Module):
         centres = torch.linspace(bins.low, bins.high, bins.bins, device=logits.device)
         return symexp(centres), logits.float().softmax(-1)
 
-    def loss(
-        self, batch: Batch, uniform: Float[Tensor, "B T K"]
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, "B T Z"]]:
-        """Total loss of a batch, its parts, and the latents that were drawn (equations 3 to 5).
+    # Learning.
 
-        `uniform` holds numbers from [0, 1) for the draws from the posterior.
-        """
+    def loss_noise(self, batch: Batch, uniform: Uniform) -> Float[Tensor, "B T K"]:
+        """Numbers for the draws from the posterior."""
+        return uniform((*batch.action.shape, self.config.latent.categoricals))
+
+    def loss(self, batch: Batch, noise: Float[Tensor, "B T K"]) -> Lesson:
+        """Total loss of a batch, its parts, and the latents that were drawn (equations 3 to 5)."""
         posterior = self.encode(batch.obs)
-        z = self.latent.sample(posterior, uniform)
+        z = self.latent.sample(posterior, noise)
         h = self.observe(z, batch.action, batch.is_first)
         prior = self.latent.prior(h)
         # A pair is the prior out of step t and the posterior of step t + 1 of the same episode.
@@ -110,7 +137,7 @@ class WorldModel(nn.Module):
         dynamics = categorical_kl(posterior[:, 1:].detach(), prior[:, :-1])
         representation = categorical_kl(posterior[:, 1:], prior[:, :-1].detach())
         losses = {
-            "reconstruction": self._reconstruction_loss(batch.obs, z, prior, uniform, pairs),
+            "reconstruction": self._reconstruction_loss(batch.obs, z, prior, noise, pairs),
             **self._prediction_losses(batch, z, h),
             "dynamics": self._free_mean(dynamics, pairs, self._dynamics_free_nats()),
             "representation": self._free_mean(representation, pairs, self.config.free_nats),
@@ -121,7 +148,157 @@ class WorldModel(nn.Module):
         metrics["posterior_entropy"] = _entropy(posterior)
         metrics["prior_entropy"] = _entropy(prior)
         metrics |= self._reward_entropies(batch.reward)
-        return total, metrics | {"total": total.detach()}, z.detach()
+        return Lesson({"world": total}, metrics | {"total": total.detach()}, z.detach())
+
+    # Acting.
+
+    def begin(self, rows: int) -> Memory:
+        """Memory before the first step."""
+        height, width, channels = self.spaces.observation.shape
+        latent, length = self.config.latent, self.acting.context
+        shapes = (channels, height, width), (latent.categoricals, latent.classes)
+        return empty_memory(rows, length, *shapes, self.version, self.device)
+
+    def see_noise(self, rows: int, uniform: Uniform) -> Float[Tensor, "B L1 K"]:
+        """Numbers for every frame that is looked back on, the present one last."""
+        return uniform((rows, self.acting.context + 1, self.config.latent.categoricals))
+
+    def see(
+        self,
+        carry: Carry,
+        obs: UInt8[Tensor, "B channels height width"],
+        action: Int[Tensor, " B"],
+        is_first: Bool[Tensor, " B"],
+        noise: Float[Tensor, "B L1 K"],
+    ) -> tuple[Memory, View]:
+        """The state on which the policy decides, and the memory that it is made of.
+
+        The hidden state is that of the last remembered step. The latent is drawn from the present
+        frame's posterior, or from the prior predicted before that frame was seen.
+        """
+        assert isinstance(carry, Memory)
+        memory = self._encoded(self._forgotten(remember(carry, action), is_first))
+        posterior = self.encode(obs)
+        z, h = self.state(posterior, memory, noise)
+        known = memory.filled > 0
+        return with_newest(memory, obs, is_first, posterior), View(z, h, known, posterior)
+
+    def state(
+        self,
+        posterior: Float[Tensor, "B K C"],
+        memory: Memory,
+        noise: Float[Tensor, "B L1 K"],
+    ) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B D"]]:
+        """Latent and hidden state where the present frame has been encoded."""
+        seen = torch.cat([memory.posterior, posterior.unsqueeze(1)], dim=1)
+        z = self.latent.sample(seen, noise)
+        hidden = self.observe(z[:, :-1], memory.action, memory.is_first)
+        rows = torch.arange(len(z), device=z.device)
+        # Unused places lie behind the last remembered step: causality keeps them out of it.
+        h = hidden[rows, memory.filled.clamp(min=1) - 1]
+        if self.acting.latent == "prior":
+            return self.latent.sample(self.latent.prior(h), noise[:, -1]), h
+        return z[:, -1], h
+
+    def saved(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Named tensors of a memory; those of format 1 as they are named today."""
+        latent = self.config.latent
+        if "obs" not in leaves or "waiting" in leaves:
+            return leaves
+        return memory_of_format_1(leaves, (latent.categoricals, latent.classes))
+
+    def _forgotten(self, memory: Memory, is_first: Bool[Tensor, " B"]) -> Memory:
+        """Memory at the start of a step: emptied where an episode begins, if it is per episode."""
+        if self.acting.memory == "endless":
+            return memory
+        return memory._replace(filled=torch.where(is_first, 0, memory.filled))
+
+    def _encoded(self, memory: Memory) -> Memory:
+        """Memory whose frames were encoded by the present weights; anew only if they were not."""
+        if bool((memory.encoded_by == self.version).all()):
+            return memory
+        return memory._replace(
+            posterior=self.encode(memory.obs),
+            encoded_by=torch.full_like(memory.encoded_by, self.version),
+        )
+
+    # Dreaming.
+
+    def dream_noise(
+        self, rows: int, context: int, horizon: int, uniform: Uniform
+    ) -> tuple[tuple[Tensor, ...], Float[Tensor, "B H K"]]:
+        """Numbers for the posteriors of the context and the first prior, then for each prior."""
+        k = self.config.latent.categoricals
+        posterior, prior = uniform((rows, context, k)), uniform((rows, horizon + 1, k))
+        return (posterior, prior[:, 0]), prior[:, 1:]
+
+    def start(self, windows: Batch, room: int, noise: tuple[Tensor, ...]) -> tuple[Dream, View]:
+        """The latent that the prior expects after the last step of real windows."""
+        posterior, prior = noise
+        z = self.latent.sample(self.encode(windows.obs), posterior)
+        length = windows.action.shape[1] + room
+        resets = self.resets(windows.is_first)
+        h, cache = self.sequence.prefill(z, windows.action, resets, length)
+        z = self.latent.sample(self.latent.prior(h), prior)
+        return Dream(z, cache), View(z, h)
+
+    def branches(self, length: int, horizon: int) -> int:
+        """Steps 1 to this one of a window: those that leave room for the horizon.
+
+        The first has nothing before it. The last of a dream may be the last but one of the window:
+        what the prior says after a window's last step is not trained.
+        """
+        return length - 1 - horizon
+
+    def branch(
+        self, windows: Batch, seen: Any, room: int, noise: tuple[Tensor, ...]
+    ) -> tuple[Dream, View, Float[Tensor, " N"]]:
+        """The latents that `loss` drew, each with the hidden state before it; draws nothing."""
+        z, starts = seen, self.branches(seen.shape[1], room)
+        resets = self.resets(windows.is_first)
+        h, cache = self.sequence.branch(
+            z[:, :starts], windows.action[:, :starts], resets[:, :starts], starts + room
+        )
+        # Where an episode begins, the hidden state is of another one: there no policy is asked.
+        weight = 1.0 - resets[:, 1 : starts + 1].float()
+        first = z[:, 1 : starts + 1].flatten(0, 1)
+        return Dream(first, cache), View(first, h), weight.flatten()
+
+    def dream(
+        self, carry: Carry, action: Int[Tensor, " B"], noise: Float[Tensor, "B K"]
+    ) -> tuple[Dream, View]:
+        """One step of the sequence model, and a draw from the prior that it leads to."""
+        z, cache = carry
+        h = self.step(z, action, cache)
+        z = self.latent.sample(self.latent.prior(h), noise)
+        return Dream(z, cache), View(z, h)
+
+    def again(self, carry: Carry) -> Dream:
+        """A copy of what moves on in place; keys and values are overwritten where they matter."""
+        z, cache = carry
+        fresh = cache._replace(
+            visible=cache.visible.clone(),
+            position=cache.position.clone(),
+            slot=cache.slot.clone(),
+        )
+        return Dream(z, fresh)
+
+    def judge(self, view: View, action: Int[Tensor, "B H"]) -> Outcome:
+        """Reward and continuation that follow each action: z at its step, h after it."""
+        assert view.z is not None
+        assert view.h is not None
+        return self.predict(view.z[:, :-1], view.h[:, 1:])
+
+    def decode(self, view: View) -> Float[Tensor, "*n channels height width"]:
+        """Images of latents in the scale [0, 1], not clamped to it."""
+        assert view.z is not None
+        return self.images(view.z)
+
+    def mind(self, limit: int | None = None) -> Mind:
+        """A stream that dreams on from latents, without reading frames again."""
+        from stormrl.worlds.stream import LatentMind
+
+        return LatentMind(self, limit or self.config.batch_length - 1)
 
     def resets(self, is_first: Bool[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
         """Resets as the model sees them: none at all where episode boundaries are ignored."""
@@ -156,7 +333,7 @@ class WorldModel(nn.Module):
             z = self.latent.sample(prior[:, :-1], uniform[:, 1:])
             obs, counted = obs[:, 1:], pairs
         # One pass over the pixels: both images lie channels-last, and the bytes are scaled in it.
-        error = torch.sub(self.decode(z).float(), obs, alpha=1 / 255)
+        error = torch.sub(self.images(z).float(), obs, alpha=1 / 255)
         return masked_mean(error.square().sum((-3, -2, -1)), counted)
 
     def _dynamics_free_nats(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -10,7 +12,24 @@ from torch.nn import functional as F
 from stormrl.config.parts import TransformerConfig
 from stormrl.nn.attention import EPSILON, Block, attention_bias, cacheable
 from stormrl.nn.precision import compute_dtype
-from stormrl.types import Cache
+
+
+class Cache(NamedTuple):
+    """Keys and values of every token so far, one tensor per block, written in place.
+
+    On a CPU they are float32, whatever the networks compute in: `nn.attention.cacheable`.
+    """
+
+    keys: tuple[Tensor, ...]
+    """Per block: [B, heads, length, D / heads]."""
+    values: tuple[Tensor, ...]
+    """Per block: [B, heads, length, D / heads]."""
+    visible: Bool[Tensor, "B length"]
+    """Slots that hold a token of the current episode."""
+    position: Int[Tensor, " B"]
+    """Position that the next token gets."""
+    slot: Int[Tensor, "1"]
+    """Slot that the next token is written to."""
 
 
 class ActionMixer(nn.Module):

@@ -1,0 +1,56 @@
+"""The protocol of an agent: what imagination, acting and pages know of its networks.
+
+An agent of one's own is a subclass of `Behaviour` (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from stormrl.types import Carry, Trajectory, View
+
+
+class Opinion(NamedTuple):
+    """What an agent makes of a moment."""
+
+    probabilities: Float[Tensor, "B A"]
+    """How likely it takes each action."""
+    value: Float[Tensor, " B"] | None = None
+    """What it expects to earn from here on, in the reward's units."""
+
+
+class Behaviour(nn.Module, ABC):
+    """Policy, and whatever else it is trained with."""
+
+    config: Any
+    """Has at least `optimizer`."""
+
+    def begin(self, rows: int) -> Carry:
+        """What it takes along from step to step, before the first."""
+        return ()
+
+    @abstractmethod
+    def opinion(self, view: View, carry: Carry) -> tuple[Opinion, Carry]:
+        """Its view of each row's present moment."""
+
+    @abstractmethod
+    def act(
+        self, view: View, carry: Carry, noise: Float[Tensor, " B"]
+    ) -> tuple[Int[Tensor, " B"], Carry]:
+        """Actions drawn from the policy. A function of tensors, to be compiled."""
+
+    @abstractmethod
+    def loss(
+        self, trajectory: Trajectory, taken: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss on imagined trajectories, and numbers to write down. A function of tensors.
+
+        `taken` is the number of updates before this one.
+        """
+
+    def updated(self, share: Float[Tensor, ""]) -> None:
+        """Called after each update; `share` is 0 if it was skipped, else 1."""

@@ -1,0 +1,13 @@
+"""From a configuration to its world model."""
+
+from __future__ import annotations
+
+from stormrl.config.parts import AgentConfig
+from stormrl.spaces import Spaces
+from stormrl.worlds.latent import WorldModel
+from stormrl.worlds.protocol import World
+
+
+def build_world(config: AgentConfig, spaces: Spaces) -> World:
+    """The world model that `config.world_model` is the configuration of."""
+    return WorldModel.of(config, spaces)

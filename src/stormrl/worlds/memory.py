@@ -1,0 +1,120 @@
+"""What STORM's world model remembers of the real steps before the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+
+class Memory(NamedTuple):
+    """The last steps, oldest first, then unused places; and the newest, which waits for its action.
+
+    A frame that has been encoded is not encoded again as long as the weights are the same.
+    """
+
+    obs: UInt8[Tensor, "B L channels height width"]
+    action: Int[Tensor, "B L"]
+    is_first: Bool[Tensor, "B L"]
+    posterior: Float[Tensor, "B L K C"]
+    """What the world model saw in the frames, with the weights `encoded_by`."""
+    filled: Int[Tensor, " B"]
+    """Steps that are remembered, from the first place on."""
+    newest_obs: UInt8[Tensor, "B channels height width"]
+    newest_is_first: Bool[Tensor, " B"]
+    newest_posterior: Float[Tensor, "B K C"]
+    waiting: Bool[Tensor, " B"]
+    """Whether there is a newest step."""
+    encoded_by: Int[Tensor, " B"]
+    """Number of the weights that encoded the frames: `World.version` of that time."""
+
+
+def empty_memory(
+    rows: int,
+    length: int,
+    image_shape: Sequence[int],
+    latent_shape: Sequence[int],
+    version: int = 0,
+    device: torch.device | str = "cpu",
+) -> Memory:
+    """Memory before anything was seen; images are [channels, height, width]."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(rows, *shape, dtype=dtype, device=device)
+
+    return Memory(
+        obs=zeros(length, *image_shape, dtype=torch.uint8),
+        action=zeros(length, dtype=torch.int64),
+        is_first=zeros(length, dtype=torch.bool),
+        posterior=zeros(length, *latent_shape),
+        filled=zeros(dtype=torch.int64),
+        newest_obs=zeros(*image_shape, dtype=torch.uint8),
+        newest_is_first=zeros(dtype=torch.bool),
+        newest_posterior=zeros(*latent_shape),
+        waiting=zeros(dtype=torch.bool),
+        encoded_by=zeros(dtype=torch.int64) + version,
+    )
+
+
+def remember(memory: Memory, action: Int[Tensor, " B"]) -> Memory:
+    """The step that waits joins the others, with its action; once full, the oldest is forgotten."""
+    length = memory.action.shape[1]
+    full = memory.waiting & (memory.filled == length)
+    slot = memory.filled.clamp(max=length - 1)
+    rows = torch.arange(len(slot), device=slot.device)
+
+    def appended(history: Tensor, newest: Tensor) -> Tensor:
+        wide = full.view(-1, *[1] * (history.ndim - 1))
+        history = torch.where(wide, history.roll(-1, dims=1), history)
+        joins = memory.waiting.view(-1, *[1] * (newest.ndim - 1))
+        history[rows, slot] = torch.where(joins, newest, history[rows, slot])
+        return history
+
+    return memory._replace(
+        obs=appended(memory.obs, memory.newest_obs),
+        action=appended(memory.action, action),
+        is_first=appended(memory.is_first, memory.newest_is_first),
+        posterior=appended(memory.posterior, memory.newest_posterior),
+        filled=torch.where(memory.waiting, slot + 1, memory.filled),
+        waiting=torch.zeros_like(memory.waiting),
+    )
+
+
+def with_newest(
+    memory: Memory,
+    obs: UInt8[Tensor, "B channels height width"],
+    is_first: Bool[Tensor, " B"],
+    posterior: Float[Tensor, "B K C"],
+) -> Memory:
+    """Memory with a step that waits for its action."""
+    return memory._replace(
+        newest_obs=obs,
+        newest_is_first=is_first,
+        newest_posterior=posterior,
+        waiting=torch.ones_like(memory.waiting),
+    )
+
+
+def memory_of_format_1(
+    leaves: Mapping[str, Tensor], latent_shape: Sequence[int]
+) -> dict[str, Tensor]:
+    """Tensors of a memory as checkpoints of format 1 hold them, under their names of today.
+
+    There the newest step had joined the others already. The oldest of them kept no encodings.
+    """
+    obs, is_first = leaves["obs"], leaves["is_first"]
+    unencoded = {
+        "posterior": torch.zeros(*is_first.shape, *latent_shape),
+        "encoded_by": torch.full((), -1),
+    }
+    found = unencoded | dict(leaves)
+    return found | {
+        "encoded_by": found["encoded_by"].expand(len(obs)).clone(),
+        "newest_obs": torch.zeros_like(obs[:, 0]),
+        "newest_is_first": torch.zeros_like(is_first[:, 0]),
+        "newest_posterior": torch.zeros_like(found["posterior"][:, 0]),
+        "waiting": torch.zeros_like(is_first[:, 0]),
+    }

@@ -1,0 +1,175 @@
+"""The protocol of a world model: what learner, imagination, dreams and pages know of it.
+
+A world model of one's own is a subclass of `World` (docs/extending.md). `B` rows are worlds of
+their own. All randomness comes in from outside, as numbers from [0, 1).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from stormrl.config.parts import AgentConfig, OptimizerConfig
+from stormrl.errors import UserError
+from stormrl.spaces import Spaces
+from stormrl.types import Batch, Carry, Noise, Outcome, Uniform, View, clone
+
+if TYPE_CHECKING:
+    from stormrl.worlds.mind import Mind
+
+
+class Group(NamedTuple):
+    """Parameters that one optimizer moves."""
+
+    parameters: Sequence[nn.Parameter]
+    optimizer: OptimizerConfig
+
+
+class Lesson(NamedTuple):
+    """What a world model makes of a batch."""
+
+    losses: dict[str, Float[Tensor, ""]]
+    """A total for each optimizer group."""
+    metrics: dict[str, Tensor]
+    """Numbers to write down, without gradients."""
+    seen: Any = ()
+    """Tensors that `branch` goes on from."""
+
+
+class World(nn.Module, ABC):
+    """A world model. Outside its own update it is kept in evaluation mode."""
+
+    config: Any
+    """Has at least `batch_size`, `batch_length` and `optimizer`."""
+    spaces: Spaces
+    view_sizes: tuple[int, int]
+    """Lengths Z and D of the parts of its views; 0 for a part that it does not have."""
+    version: int = 0
+    """Number of the weights: whoever changes them gives them another one."""
+
+    @classmethod
+    def of(cls, agent: AgentConfig, spaces: Spaces) -> Self:
+        """The world model of an agent's configuration."""
+        return cls(agent.world_model, spaces)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def frame_channels(self) -> int:
+        """Width of an agent's own encoder of its frames, where the agent sees those."""
+        return 32
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    def groups(self) -> dict[str, Group]:
+        """Its parameters by optimizer; one named `world` for all of them."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return {"world": Group(parameters, self.config.optimizer)}
+
+    def resets(self, is_first: Bool[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+        """Resets as the model sees them."""
+        return is_first
+
+    # Learning.
+
+    @abstractmethod
+    def loss_noise(self, batch: Batch, uniform: Uniform) -> Tensor:
+        """What `loss` draws with."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, noise: Tensor) -> Lesson:
+        """Losses of real experience. A function of tensors, to be compiled."""
+
+    # Acting.
+
+    @abstractmethod
+    def begin(self, rows: int) -> Carry:
+        """What acting takes along, before anything was seen."""
+
+    @abstractmethod
+    def see_noise(self, rows: int, uniform: Uniform) -> Tensor:
+        """What `see` draws with."""
+
+    @abstractmethod
+    def see(
+        self,
+        carry: Carry,
+        obs: UInt8[Tensor, "B channels height width"],
+        action: Int[Tensor, " B"],
+        is_first: Bool[Tensor, " B"],
+        noise: Tensor,
+    ) -> tuple[Carry, View]:
+        """One real step: what is seen now, and the action that led to it."""
+
+    def saved(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Named tensors of a carry of `see` out of an old checkpoint, as they are named today."""
+        return leaves
+
+    # Dreaming.
+
+    @abstractmethod
+    def dream_noise(
+        self, rows: int, context: int, horizon: int, uniform: Uniform
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What `start` (or `branch`, after a context of 0) draws with, and `dream` by step."""
+
+    @abstractmethod
+    def start(self, windows: Batch, room: int, noise: tuple[Tensor, ...]) -> tuple[Carry, View]:
+        """The moment after the last step of real windows, and room for so many steps from there."""
+
+    @abstractmethod
+    def dream(self, carry: Carry, action: Int[Tensor, " B"], noise: Tensor) -> tuple[Carry, View]:
+        """One imagined step; may write the carry in place, and returns it."""
+
+    def again(self, carry: Carry) -> Carry:
+        """The carry of a dream, to go on from it more than once."""
+        return clone(carry)
+
+    @abstractmethod
+    def judge(self, view: View, action: Int[Tensor, "B H"]) -> Outcome:
+        """Rewards and continuations [B, H] of dreamt steps: views are of H + 1 moments."""
+
+    @abstractmethod
+    def decode(self, view: View) -> Float[Tensor, "*n channels height width"]:
+        """Pictures in the scale [0, 1], not clamped to it."""
+
+    def branches(self, length: int, horizon: int) -> int:
+        """From how many steps of a window `branch` goes on.
+
+        Raises `UserError` unless a subclass has `branch`.
+        """
+        raise self._no_branches()
+
+    def branch(
+        self, windows: Batch, seen: Any, room: int, noise: tuple[Tensor, ...]
+    ) -> tuple[Carry, View, Float[Tensor, " N"]]:
+        """The moments of real windows from which dreams go on, and how much each counts.
+
+        `seen` is what `loss` gave for them. Raises `UserError` unless a subclass has it.
+        """
+        raise self._no_branches()
+
+    def mind(self, limit: int | None = None) -> Mind:
+        """A stream of any length, for eyes; looks back on `limit` steps at most.
+
+        By default on all steps of a window of training but the last.
+        """
+        from stormrl.worlds.mind import WindowMind
+
+        return WindowMind(self, limit or self.config.batch_length - 1)
+
+    def _no_branches(self) -> UserError:
+        remedy = f"{type(self).__name__} has no branch(); give contexts"
+        return UserError("imagination.dreams_from", remedy)
+
+
+def rollout_noise(world: World, rows: int, context: int, horizon: int, uniform: Uniform) -> Noise:
+    """Fresh noise for `rows` imagined trajectories."""
+    start, steps = world.dream_noise(rows, context, horizon, uniform)
+    return Noise(start, steps, uniform((rows, horizon)))
