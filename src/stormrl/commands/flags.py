@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 from tyro import _errors as events
 
-from stormrl.config.fields import FieldType, field_types
+from stormrl.config.fields import field_types, hints
 from stormrl.config.validation import unchecked, validate
 from stormrl.errors import UserError
 
@@ -89,7 +89,7 @@ def flags(options: Any, prefix: str = "") -> Iterator[str]:
 
     Of an instance, those of the parts that it is made of.
     """
-    for name, hint in _hints(options).items():
+    for name, hint in hints(_class(options)).items():
         flag, part = prefix + name.replace("_", "-"), _part(options, name)
         if part is None:
             yield flag
@@ -97,8 +97,8 @@ def flags(options: Any, prefix: str = "") -> Iterator[str]:
             yield from flags(part, "" if _is_unnamed(hint) else f"{flag}.")
 
 
-def _hints(options: Any) -> Mapping[str, Any]:
-    return field_types(options if isinstance(options, type) else type(options))
+def _class(options: Any) -> type:
+    return options if isinstance(options, type) else type(options)
 
 
 def _part(options: Any, name: str) -> Any:
@@ -106,7 +106,7 @@ def _part(options: Any, name: str) -> Any:
     value = getattr(options, name) if not isinstance(options, type) else _default(options, name)
     if dataclasses.is_dataclass(value):
         return value
-    return next(iter(FieldType.of(_hints(options)[name]).parts), None)
+    return next(iter(field_types(_class(options))[name].parts), None)
 
 
 def _default(options: type, name: str) -> Any:
@@ -168,4 +168,4 @@ def _as_flag(options: Any, field: str) -> str:
     if not dot:
         return field
     inside = _as_flag(getattr(options, name), inner)
-    return inside if _is_unnamed(_hints(options)[name]) else f"{name}.{inside}"
+    return inside if _is_unnamed(hints(_class(options))[name]) else f"{name}.{inside}"

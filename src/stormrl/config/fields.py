@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
-from functools import cache
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from types import NoneType, UnionType
+from typing import Annotated, Any
 
 from stormrl.config.constraints import Constraint
 
@@ -15,7 +16,8 @@ KIND = "kind"
 """Field of JSON, and attribute of a class, that tells one part from the others of a union."""
 
 
-class FieldType(NamedTuple):
+@dataclass(frozen=True)
+class FieldType:
     """The type of a field, taken apart."""
 
     kinds: tuple[Any, ...]
@@ -31,15 +33,15 @@ class FieldType(NamedTuple):
             kind, *extras = typing.get_args(hint)
             constraints = tuple(extra for extra in extras if isinstance(extra, Constraint))
             inner = cls.of(kind)
-            return inner._replace(constraints=(*inner.constraints, *constraints))
-        if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+            return replace(inner, constraints=(*inner.constraints, *constraints))
+        if typing.get_origin(hint) not in (typing.Union, UnionType):
             return cls((hint,), False, ())
-        kinds = tuple(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+        kinds = tuple(kind for kind in typing.get_args(hint) if kind is not NoneType)
         optional = len(kinds) < len(typing.get_args(hint))
         one = cls.of(kinds[0]) if len(kinds) == 1 else cls(kinds, False, ())
-        return one._replace(optional=optional)
+        return replace(one, optional=optional)
 
-    @property
+    @cached_property
     def parts(self) -> tuple[type, ...]:
         """The configs among them, of which a value selects one; the first is that of old runs."""
         return tuple(kind for kind in self.kinds if _is_config(kind))
@@ -50,10 +52,16 @@ def _is_config(kind: Any) -> bool:
 
 
 @cache
-def field_types(config: type) -> Mapping[str, Any]:
+def hints(config: type) -> Mapping[str, Any]:
     """Annotations of the fields of a dataclass, in their order."""
-    hints = typing.get_type_hints(config, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+    types = typing.get_type_hints(config, include_extras=True)  # Those of the class as well.
+    return {field.name: types[field.name] for field in dataclasses.fields(config)}
+
+
+@cache
+def field_types(config: type) -> Mapping[str, FieldType]:
+    """The same, taken apart."""
+    return {name: FieldType.of(hint) for name, hint in hints(config).items()}
 
 
 def kind_of(part: object) -> str | None:

@@ -49,22 +49,24 @@ def part_class(kind: object, union: Any, field: str, importer: Importer = import
     A kind of somebody else, `my_package:MyConfig`, is what `importer` makes of it. Raises
     `UserError` for any other that is none of the union.
     """
-    known = {kind_of(part): part for part in FieldType.of(union).parts}
-    if not isinstance(kind, str):
-        raise wrong(kind, field, f"give one of {', '.join(map(str, known))}")
-    if kind in known:
+    return _named(kind, FieldType.of(union).parts, field, importer)
+
+
+def _named(kind: object, parts: tuple[type, ...], field: str, importer: Importer) -> type:
+    known = {kind_of(part): part for part in parts}
+    if isinstance(kind, str) and kind in known:
         return known[kind]
-    if is_outside(kind):
+    if isinstance(kind, str) and is_outside(kind):
         return _own(importer(kind, field), kind, field)
     raise wrong(kind, field, f"give one of {', '.join(map(str, known))}")
 
 
 def _own(part: type, kind: str, field: str) -> type:
-    """Refused unless it is written as it was read, and validated like every other part."""
+    """Refused unless it is validated like every other part, and written as it was read."""
     if dataclasses.is_dataclass(part) and issubclass(part, Config) and kind_of(part) == kind:
         return part
-    remedy = f"derive a dataclass from {Config.__module__}.Config, with this kind as its own"
-    raise wrong(kind, field, f"{part.__name__} is no such part: {remedy}")
+    remedy = f"derive a dataclass from {Config.__module__}.Config, with this kind as its `kind`"
+    raise wrong(kind, field, f"{remedy}, in place of {part.__name__}")
 
 
 class _Reader(NamedTuple):
@@ -83,25 +85,25 @@ class _Reader(NamedTuple):
             **{name: self.value(types[name], given[name], _place(path, name)) for name in given}
         )
 
-    def value(self, hint: Any, value: object, path: str) -> object:
-        declared = FieldType.of(hint)
+    def value(self, declared: FieldType, value: object, path: str) -> object:
         if value is None and declared.optional:
             return value
         if declared.parts:
-            return self.part(hint, value, path)
+            return self.part(declared, value, path)
         if declared.kinds == (float,) and type(value) is int:
             with suppress(OverflowError):
                 return float(value)
         return value
 
-    def part(self, hint: Any, record: object, path: str) -> object:
+    def part(self, declared: FieldType, record: object, path: str) -> object:
         """Of the kind that the record tells; an old one tells none, and means the first."""
-        first = FieldType.of(hint).parts[0]
+        first = declared.parts[0]
         if kind_of(first) is None or not isinstance(record, Mapping):
             return self.config(first, record, path)
         kind = record.get(KIND, kind_of(first))
         fields = {name: value for name, value in record.items() if name != KIND}
-        return self.config(part_class(kind, hint, _place(path, KIND), self.importer), fields, path)
+        part = _named(kind, declared.parts, _place(path, KIND), self.importer)
+        return self.config(part, fields, path)
 
 
 def _known(record: object, fields: Mapping[str, object], path: str) -> Mapping[str, object]:

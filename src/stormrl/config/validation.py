@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from stormrl.config.fields import FieldType, dotted, field_types, is_outside, kind_of
@@ -54,8 +55,8 @@ def validate(config: object, path: str = "") -> None:
     Walks through a dataclass, and through those in it, from `path` on: a value must be of the
     field's type, keep the constraints in it, and get along with the other fields (`problems`).
     """
-    for name, hint in field_types(type(config)).items():
-        _check(getattr(config, name), FieldType.of(hint), dotted(path, name))
+    for name, declared in field_types(type(config)).items():
+        _check(getattr(config, name), declared, dotted(path, name))
     if isinstance(config, Config):
         for field, remedy in config.problems():
             raise UserError(dotted(path, field), remedy)
@@ -144,6 +145,7 @@ PLAIN: dict[Any, Plain] = {
 }
 
 
+@cache
 def _other(kind: Any) -> Plain:
     """One of the words of a `Literal`, or an instance of any class."""
     if typing.get_origin(kind) is Literal:
