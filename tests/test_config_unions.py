@@ -11,7 +11,7 @@ import pytest
 from stormrl.commands.flags import flags, parse
 from stormrl.config.constraints import Positive
 from stormrl.config.json import part_class, read_config
-from stormrl.config.parts import to_dict
+from stormrl.config.parts import WorldModelConfig, to_dict
 from stormrl.config.validation import Config, validate
 from stormrl.errors import UserError
 
@@ -120,8 +120,17 @@ def test_a_mistake_in_a_part_is_one_line_with_its_place(
 
 
 def test_another_config_is_no_part_of_the_union() -> None:
-    with pytest.raises(UserError, match=r"^sequence: .*; give a Recurrent or a Attentive"):
+    with pytest.raises(
+        UserError, match=r"^sequence: .*; give a value of the type Recurrent or Attentive"
+    ):
         Model(sequence=Model())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_part_of_ones_own_stands_only_where_parts_have_kinds() -> None:
+    mine: Any = Mine()
+    assert WorldModelConfig(latent=mine).latent == mine
+    with pytest.raises(UserError, match=r"^head: .*; give a value of the type HeadConfig"):
+        WorldModelConfig(head=mine)
 
 
 def test_reading_imports_nothing() -> None:

@@ -171,7 +171,7 @@ class Wider(TransformerConfig):
 def test_a_subclass_does_not_pass_for_a_part() -> None:
     mistake = refusal(lambda: WorldModelConfig(sequence=Wider()))
     assert mistake.field == "sequence"
-    assert mistake.message.endswith("give a TransformerConfig")
+    assert mistake.message.endswith("give a value of the type TransformerConfig")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, print_json, results, writing
 from stormrl.config.parts import RunConfig
 from stormrl.config.presets import agent_config
-from stormrl.config.validation import unchecked, validate
 from stormrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,11 +123,7 @@ def _sweep(options: Options, configs: list[RunConfig]) -> list[RunConfig]:
         message = "sweeps one combination; give one size, device, precision and mode"
         raise UserError("grow", message)
     config, scale = configs[0], DIMENSIONS[str(options.grow)].scale
-    with unchecked():
-        agents = [scale(config.agent, factor) for factor in options.factors]
-    for agent in agents:
-        validate(agent)
-    return [replace(config, agent=agent) for agent in agents]
+    return [replace(config, agent=scale(config.agent, factor)) for factor in options.factors]
 
 
 def _check(options: Options) -> None:

@@ -83,12 +83,14 @@ def _check(value: object, declared: FieldType, path: str) -> None:
 
 def _check_part(value: object, parts: tuple[type, ...], path: str) -> None:
     # No subclass: its kind would be that of another class, and JSON would bring back that one.
-    if type(value) not in parts and not _is_own_part(value):
-        raise wrong(value, path, f"give a {' or a '.join(part.__name__ for part in parts)}")
+    if type(value) not in parts and not (kind_of(parts[0]) and _is_own_part(value)):
+        named = " or ".join(part.__name__ for part in parts)
+        raise wrong(value, path, f"give a value of the type {named}")
     validate(value, path)
 
 
 def _is_own_part(value: object) -> bool:
+    """Whether it is of a kind that somebody else made, good for a field whose parts have kinds."""
     return isinstance(value, Config) and is_outside(kind_of(value))
 
 
@@ -157,4 +159,6 @@ def _other(kind: Any) -> Plain:
     cls = typing.get_origin(kind) or kind
     if not isinstance(cls, type):
         return Plain(_any, _any, "")
-    return Plain(lambda value: isinstance(value, cls), _any, f"give a {cls.__name__}")
+    return Plain(
+        lambda value: isinstance(value, cls), _any, f"give a value of the type {cls.__name__}"
+    )
