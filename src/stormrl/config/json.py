@@ -22,8 +22,8 @@ for it; raises `UserError` if there is none."""
 
 def import_nothing(kind: str, field: str) -> type:
     """The importer of those who read what a stranger may have written: refuses every kind."""
-    remedy = "no code is imported to read a run, unless an importer given to the reader does so"
-    raise UserError(field, f"is {shown(kind)}, a part from outside of stormrl; {remedy}")
+    remedy = "nothing is imported to read a run; give config_from_dict an importer that knows it"
+    raise UserError(field, f"is {kind[:100]!a}, a part from outside of stormrl: {remedy}")
 
 
 def config_from_dict(record: object, importer: Importer = import_nothing) -> RunConfig:
