@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from random_configs import run_configs
 from stormrl.config.json import config_from_dict
 from stormrl.config.parts import RunConfig, to_dict
 from stormrl.config.presets import PRESETS, SIZES, agent_config
@@ -43,6 +44,19 @@ def test_every_preset_survives_json(preset: str, size: str) -> None:
     assert config_from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
+@given(config=run_configs())
+def test_every_config_survives_json(config: RunConfig) -> None:
+    assert config_from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_a_part_tells_its_kind_and_a_run_of_older_versions_tells_none() -> None:
+    record = to_dict(RunConfig(env="a"))
+    parts = record["agent"]["world_model"]
+    assert parts["latent"].pop("kind") == "categorical"
+    assert parts["sequence"].pop("kind") == "transformer"
+    assert config_from_dict(record) == RunConfig(env="a")
+
+
 def test_missing_fields_take_their_defaults() -> None:
     assert config_from_dict({"env": "a"}) == RunConfig(env="a")
     given = config_from_dict({"env": "a", "agent": {"actor_critic": {"entropy": 0.5}}})
@@ -75,6 +89,9 @@ def test_whole_numbers_are_numbers() -> None:
         ("agent/a.b c", 3, "agent.'a.b c'", "is unknown"),
         ("agent/world_model/latent/classes", "many", None, "is 'many'; give a whole number"),
         ("agent/world_model/latent/classes", 0, None, "is 0; give a number above 0"),
+        ("agent/world_model/latent/kind", "gauss", None, "is 'gauss'; give one of categorical"),
+        ("agent/world_model/latent/kind", None, None, "is None; give one of categorical"),
+        ("agent/world_model/head/kind", "mlp", None, "is unknown; known are layers, width"),
         ("agent/world_model/latent/codes", 8, None, "is unknown; known are categoricals, classes"),
         ("agent/world_model/sequence/width", 100, None, "100 is not divisible by 8 heads"),
         ("agent/world_model/free_nats", float("nan"), None, "is nan; give a finite number"),

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 from tyro import _errors as events
 
+from stormrl.config.fields import field_types, hints
+from stormrl.config.validation import unchecked, validate
 from stormrl.errors import UserError
 
 Options = TypeVar("Options")
+
+FLAT = tyro.conf.AvoidSubcommands
+"""A union of parts makes no subcommands: its flags are those of the default's type."""
 
 KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 
@@ -27,18 +31,22 @@ def parse(
 ) -> Options:
     """The options that `args` set, the others as in `default`; `--help` prints and exits.
 
-    Raises `UserError` for a flag that is unknown, missing, or has a value it cannot have.
+    A field that may hold one of several parts has the flags of the one that stands there by
+    default. Raises `UserError` for a flag that is unknown, missing, or has a value it cannot have.
     """
     given: dict[str, Any] = {} if default is None else {"default": default}
+    chosen: Any = options if default is None else default
 
     def refuse(event: events.ParseErrorEvent) -> NoReturn:
-        raise _mistake(event, options, args)
+        raise _mistake(event, chosen, args)
 
+    with events.on_parse_error(refuse), unchecked():
+        parsed = tyro.cli(options, args=args, prog=prog, config=(FLAT,), **given)
     try:
-        with events.on_parse_error(refuse):
-            return tyro.cli(options, args=args, prog=prog, **given)
+        validate(parsed)
     except UserError as error:
-        raise UserError(_as_typed(error.field, args), error.message) from None
+        raise UserError(_as_flag(parsed, error.field), error.message) from None
+    return parsed
 
 
 def parse_some(options: type[Options], args: Sequence[str]) -> Options:
@@ -52,7 +60,7 @@ def parse_some(options: type[Options], args: Sequence[str]) -> Options:
     return parsed
 
 
-def unknown_flag(token: str, options: type) -> UserError:
+def unknown_flag(token: str, options: Any) -> UserError:
     """What to say of a word that is no flag of `options`: the nearest that are."""
     name = token.partition("=")[0]
     if not name.startswith("-"):
@@ -63,7 +71,7 @@ def unknown_flag(token: str, options: type) -> UserError:
     return UserError(name, f"is no flag of this command; {remedy}")
 
 
-def nearest_flags(name: str, options: type) -> list[str]:
+def nearest_flags(name: str, options: Any) -> list[str]:
     """Flags of `options` that are spelled like `name`, or end in what is."""
     known: dict[str, list[str]] = {}
     for flag in flags(options):
@@ -77,14 +85,34 @@ def nearest_flags(name: str, options: type) -> list[str]:
 
 
 def flags(options: Any, prefix: str = "") -> Iterator[str]:
-    """Names of the flags of a dataclass and of those inside it, without leading dashes."""
-    for name, hint in typing.get_type_hints(options, include_extras=True).items():
-        flag = prefix + name.replace("_", "-")
-        kind = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
-        if dataclasses.is_dataclass(kind):
-            yield from flags(kind, "" if _is_unnamed(hint) else f"{flag}.")
-        else:
+    """Names of the flags of a dataclass and of those inside it, without leading dashes.
+
+    Of an instance, those of the parts that it is made of.
+    """
+    for name, hint in hints(_class(options)).items():
+        flag, part = prefix + name.replace("_", "-"), _part(options, name)
+        if part is None:
             yield flag
+        else:
+            yield from flags(part, "" if _is_unnamed(hint) else f"{flag}.")
+
+
+def _class(options: Any) -> type:
+    return options if isinstance(options, type) else type(options)
+
+
+def _part(options: Any, name: str) -> Any:
+    """The dataclass whose fields have flags of their own in the place of this field, if one has."""
+    value = getattr(options, name) if not isinstance(options, type) else _default(options, name)
+    if dataclasses.is_dataclass(value):
+        return value
+    return next(iter(field_types(_class(options))[name].parts), None)
+
+
+def _default(options: type, name: str) -> Any:
+    field = options.__dataclass_fields__[name]
+    make = field.default_factory
+    return field.default if make is dataclasses.MISSING else make()
 
 
 def _is_unnamed(hint: Any) -> bool:
@@ -92,7 +120,7 @@ def _is_unnamed(hint: Any) -> bool:
     return any(getattr(extra, "name", None) == "" for extra in getattr(hint, "__metadata__", ()))
 
 
-def _mistake(event: events.ParseErrorEvent, options: type, args: Sequence[str]) -> UserError:
+def _mistake(event: events.ParseErrorEvent, options: Any, args: Sequence[str]) -> UserError:
     unknown = _unknown(args, options)
     if unknown:  # First of all: what seems to be missing may have been given, misspelled.
         return unknown_flag(unknown[0], options)
@@ -116,7 +144,7 @@ def _mistake(event: events.ParseErrorEvent, options: type, args: Sequence[str]) 
     return UserError("flags", f"cannot be understood ({type(event).__name__}); see --help")
 
 
-def _unknown(args: Sequence[str], options: type) -> list[str]:
+def _unknown(args: Sequence[str], options: Any) -> list[str]:
     known = {f"--{flag}" for flag in flags(options)}
     known |= {f"--no-{flag}" for flag in flags(options)} | {"--help"}
     given = {arg: arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")}
@@ -134,10 +162,10 @@ def _usage(argument: Any) -> str:
     return f"{flag} {metavar}" if flag.startswith("-") else str(metavar)
 
 
-def _as_typed(field: str, args: Sequence[str]) -> str:
-    """A config that is used in two places names its field without the place: the flag tells it."""
-    for arg in args:
-        name = arg.partition("=")[0].lstrip("-").replace("-", "_")
-        if arg.startswith("--") and name.endswith(f".{field}"):
-            return name
-    return field
+def _as_flag(options: Any, field: str) -> str:
+    """A field by the name of its flag, which lacks what is said to do without a name."""
+    name, dot, inner = field.partition(".")
+    if not dot:
+        return field
+    inside = _as_flag(getattr(options, name), inner)
+    return inside if _is_unnamed(hints(_class(options))[name]) else f"{name}.{inside}"

@@ -14,6 +14,7 @@ from stormrl.commands.flags import flags, parse, parse_some
 from stormrl.commands.output import messages, say
 from stormrl.config.parts import AgentConfig, RunConfig
 from stormrl.config.presets import agent_config
+from stormrl.config.validation import unchecked
 from stormrl.errors import UserError
 from stormrl.history.progress import TrainingProgress
 
@@ -75,7 +76,8 @@ def main(args: Sequence[str]) -> int:
     if choice.resume is not None and not asks_help:
         return _resume(args)
     agent = agent_config(choice.preset, choice.size)
-    default = NewRun(env=tyro.MISSING, preset=choice.preset, size=choice.size, agent=agent)
+    with unchecked():  # The game is yet to be given.
+        default = NewRun(env=tyro.MISSING, preset=choice.preset, size=choice.size, agent=agent)
     return _start(parse(NewRun, args, PROG, default))
 
 

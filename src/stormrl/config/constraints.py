@@ -1,0 +1,58 @@
+"""What a field's type says of its values: `Annotated[int, Positive]`, `Annotated[int, AtLeast(2)]`.
+
+Whether a number is finite is asked of every field, after its constraint: a range tells more.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+
+class Constraint(ABC):
+    """One rule about one value, in the type of its field."""
+
+    @abstractmethod
+    def check(self, value: Any) -> str | None:
+        """What to give instead of a value that breaks the rule; None for one that keeps it."""
+
+
+@dataclass(frozen=True)
+class Above(Constraint):
+    """A number above a bound."""
+
+    bound: float
+
+    def check(self, value: float) -> str | None:
+        """What to give instead, if it is not above."""
+        return f"give a number above {self.bound}" if value <= self.bound else None
+
+
+@dataclass(frozen=True)
+class AtLeast(Constraint):
+    """A number that is a bound or above it."""
+
+    bound: float
+
+    def check(self, value: float) -> str | None:
+        """What to give instead, if it is below."""
+        return f"give {self.bound} or more" if value < self.bound else None
+
+
+@dataclass(frozen=True)
+class Within(Constraint):
+    """A number between two bounds, or one of them."""
+
+    low: float
+    high: float
+
+    def check(self, value: float) -> str | None:
+        """What to give instead, if it lies outside or is no number at all."""
+        inside = self.low <= value <= self.high
+        return None if inside else f"give a number from {self.low} to {self.high}"
+
+
+# Written like types: they stand where types stand.
+Positive = Above(0)
+Fraction = Within(0, 1)
