@@ -51,10 +51,10 @@ def play(agent: Agent, env: gymnasium.Env, seed: int, greedy: bool) -> list[tupl
     game = env.unwrapped
     assert isinstance(game, Catch)
     obs, _ = env.reset(seed=seed)
-    memory, over, falls = None, False, []
+    carry, over, falls = None, False, []
     while not over:
         landed = game.landed
-        action, memory = agent.act(obs, memory, greedy)
+        action, carry = agent.act(obs, carry, greedy)
         obs, reward, terminated, truncated, _ = env.step(action)
         over = terminated or truncated
         if game.landed > landed:

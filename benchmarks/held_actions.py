@@ -35,7 +35,7 @@ from stormrl.machine.provenance import provenance
 from stormrl.runs.whole import find_protocol
 from stormrl.scores.published import game_of
 from stormrl.scores.summary import mean_and_stderr
-from stormrl.types import Memory
+from stormrl.types import Carry
 
 GAMES = ("RoadRunner", "UpNDown", "CrazyClimber", "KungFuMaster", "Boxing")
 SHARES = (0.8, 1.0)
@@ -65,11 +65,11 @@ class HeldPlayer(RandomPlayer):
         self.held = held
 
     def act(
-        self, obs: Tensor, memory: Memory, is_first: Tensor, greedy: bool = False
-    ) -> tuple[Tensor, Memory]:
-        drawn, memory = super().act(obs, memory, is_first, greedy)
+        self, obs: Tensor, carry: Carry, is_first: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Carry]:
+        drawn, carry = super().act(obs, carry, is_first, greedy)
         holds = torch.rand(len(obs)) < self.held.share
-        return torch.where(holds, self.held.action, drawn), memory
+        return torch.where(holds, self.held.action, drawn), carry
 
 
 def main() -> None:

@@ -17,20 +17,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stormrl.acting.actor import remember
+from stormrl.acting.actor import Acting
+from stormrl.agents.protocol import Opinion
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.learning.state import copy_tensors, module_tensors
 from stormrl.runs.agent import Agent
 from stormrl.runs.packing import round_networks
-from stormrl.types import Memory
+from stormrl.types import View
 
 SEED = 5_000_000
 
 
 class Moment(NamedTuple):
     image: Tensor
-    memory: Memory
-    uniform: Tensor
+    carry: Acting
+    is_first: Tensor
+    seed: int
 
 
 class Seen(NamedTuple):
@@ -72,25 +74,23 @@ def round_all(which: Callable[[str, Tensor], bool]) -> Callable[[Agent], None]:
 
 
 def played(agent: Agent, steps: int) -> Iterator[Moment]:
-    """Image, memory and random numbers of every step."""
+    """Image, what is taken along, and the seed of the draws of every step."""
     torch.manual_seed(SEED)
     env = make_env(agent.config.env, PROTOCOLS[agent.config.protocol])
-    config = agent.config.agent
-    noise = config.acting.context + 1, config.world_model.latent.categoricals
-    memory, over, episode = agent.actor.begin(1, (3, 64, 64)), True, 0
+    carry, over, episode = agent.actor.begin(1), True, 0
     obs, _ = env.reset(seed=SEED)
-    for _ in range(steps):
+    for step in range(steps):
         if over:
             episode += 1
             obs, _ = env.reset(seed=SEED + episode)
-        is_first = torch.tensor([over])
-        memory = memory._replace(filled=torch.where(is_first, 0, memory.filled))
-        image, uniform = torch.from_numpy(obs).permute(2, 0, 1)[None], torch.rand(1, *noise)
-        yield Moment(image, memory, uniform)
-        with torch.no_grad():
-            posterior = agent.world_model.encode(image)
-            action = agent.actor.policy(posterior, memory, uniform).exp().multinomial(1)[:, 0]
-        memory = remember(memory, image, action, is_first, posterior)
+            carry = agent.actor.begin(1)
+        moment = Moment(
+            torch.from_numpy(obs).permute(2, 0, 1)[None], carry, torch.tensor([over]), step
+        )
+        yield moment
+        _, opinion, carry = looked(agent, moment)
+        action = opinion.probabilities.multinomial(1)[:, 0]
+        carry = carry._replace(action=action)
         obs, _, terminated, truncated, _ = env.step(int(action))
         over = terminated or truncated
 
@@ -98,14 +98,23 @@ def played(agent: Agent, steps: int) -> Iterator[Moment]:
 @torch.no_grad()
 def seen(agent: Agent, moments: Sequence[Moment]) -> Seen:
     """What an agent makes of the frames: log-policy, posterior, reconstructions (of 255)."""
-    model, found = agent.world_model, []
-    for image, memory, uniform in moments:
-        posterior = model.encode(image)
-        z = model.latent.sample(posterior, uniform[:, -1])
-        own = memory._replace(posterior=model.encode(memory.obs))
-        policy = agent.actor.policy(posterior, own, uniform)
-        found.append(Seen(policy, posterior.log(), 255 * model.decode(z)))
+    agent.world_model.version = 1  # Whatever is remembered is encoded anew.
+    found = []
+    for moment in moments:
+        view, opinion, _ = looked(agent, moment)
+        assert view.belief is not None
+        pictures = 255 * agent.world_model.decode(view)
+        found.append(Seen(opinion.probabilities.log(), view.belief.log(), pictures))
     return Seen(*map(torch.cat, zip(*found, strict=True)))
+
+
+def looked(agent: Agent, moment: Moment) -> tuple[View, Opinion, Acting]:
+    draws = torch.Generator().manual_seed(SEED + moment.seed)
+
+    def uniform(shape: Sequence[int]) -> Tensor:
+        return torch.rand(*shape, generator=draws)
+
+    return agent.actor.look(moment.image, moment.carry, moment.is_first, uniform)
 
 
 def change(exact: Seen, rounded: Seen) -> dict[str, float]:

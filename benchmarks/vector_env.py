@@ -64,10 +64,10 @@ def acting(size: str) -> Callable[[], object]:
     actor = Learner(agent_config("official", size), SPACES, backend).actor()
     obs = torch.zeros(ENVS, 3, 64, 64, dtype=torch.uint8)
     is_first = torch.zeros(ENVS, dtype=torch.bool)
-    memory = actor.begin(ENVS, obs.shape[1:])
+    carry = actor.begin(ENVS)
     for _ in range(CONTEXT):
-        _, memory = actor.act(obs, memory, is_first)
-    return lambda: actor.act(obs, memory, is_first)
+        _, carry = actor.act(obs, carry, is_first)
+    return lambda: actor.act(obs, carry, is_first)
 
 
 def main() -> None:

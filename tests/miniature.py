@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stormrl.acting.actor import Acting
+from stormrl.agents.reinforce import ActorCritic
 from stormrl.config.parts import (
     AgentConfig,
     CategoricalConfig,
@@ -20,6 +22,7 @@ from stormrl.machine.device import Backend
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Batch
 from stormrl.worlds.latent import WorldModel
+from stormrl.worlds.memory import Memory
 
 ACTIONS = 3
 SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(ACTIONS))
@@ -66,8 +69,21 @@ def world_model(**fields) -> WorldModel:
     return model.eval()
 
 
-def learner(config: AgentConfig | None = None, backend: Backend = CPU) -> Learner:
-    return Learner(shrunk(config), SPACES, backend)
+def memory_in(carry: Acting) -> Memory:
+    """What STORM's world model takes along."""
+    assert isinstance(carry.world, Memory)
+    return carry.world
+
+
+class StormLearner(Learner):
+    """A learner of STORM, to whose parts tests reach through."""
+
+    world_model: WorldModel
+    actor_critic: ActorCritic
+
+
+def learner(config: AgentConfig | None = None, backend: Backend = CPU) -> StormLearner:
+    return StormLearner(shrunk(config), SPACES, backend)
 
 
 def random_batch(batch: int = 2, steps: int = 6, resets: tuple[tuple[int, int], ...] = ()) -> Batch:

@@ -17,6 +17,7 @@ from stormrl.play.security import Guard
 from stormrl.play.server import Server
 from stormrl.runs import whole
 from stormrl.runs.agent import Agent
+from stormrl.worlds.latent import WorldModel
 
 CONTEXT = 3
 
@@ -28,8 +29,10 @@ def miniature_agent(path: Path) -> Agent:
     )
     whole.train(config, path)
     agent = Agent.load(path, device="cpu")
+    world = agent.world_model
+    assert isinstance(world, WorldModel)
     with torch.no_grad():
-        last = list(agent.world_model.continues_head.parameters())[-1]
+        last = list(world.continues_head.parameters())[-1]
         last.fill_(20)
     return agent
 

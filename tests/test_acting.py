@@ -1,6 +1,5 @@
 """What an acting agent remembers, and what its policy sees."""
 
-import math
 from collections import deque
 from dataclasses import replace
 
@@ -10,17 +9,18 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from miniature import ACTIONS, CPU, C, K, learner, random_batch, shrunk
-from stormrl.acting.actor import Actor, empty_memory, remember
-from stormrl.config.parts import ActingConfig, AgentConfig
-from stormrl.learning.learner import Learner
-from stormrl.types import Batch, Memory
+from miniature import ACTIONS, CPU, K, StormLearner, learner, memory_in, random_batch, shrunk
+from stormrl.acting.actor import Acting, Actor
+from stormrl.agents.protocol import Behaviour, Opinion
+from stormrl.config.parts import AgentConfig
+from stormrl.types import Batch, Carry, View
+from stormrl.worlds.memory import Memory, remember, with_newest
 
 LENGTH = 4
 IMAGE = (3, 64, 64)
 
 
-def acting(boundaries="respect", **fields) -> tuple[Learner, Actor]:
+def acting(boundaries="respect", **fields) -> tuple[StormLearner, Actor]:
     config = shrunk()
     model = learner(
         replace(
@@ -32,14 +32,13 @@ def acting(boundaries="respect", **fields) -> tuple[Learner, Actor]:
     return model, model.actor()
 
 
-def memory_of(model: Learner, experience: Batch, filled: list[int]) -> Memory:
+def memory_of(model: StormLearner, experience: Batch, filled: list[int]) -> Memory:
     """Row by row the first steps of some experience; the rest of the memory holds noise."""
-    return Memory(
+    return model.world_model.begin(len(filled))._replace(
         obs=experience.obs,
         action=experience.action,
         is_first=experience.is_first,
         posterior=model.world_model.encode(experience.obs),
-        encoded_by=torch.tensor(0),
         filled=torch.tensor(filled),
     )
 
@@ -50,64 +49,75 @@ def noise_of(batch: int) -> Tensor:
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
 def test_memory_holds_the_last_steps_of_each_row(resets: list[tuple[bool, bool]]) -> None:
-    _, actor = acting(memory="episode")
-    memory = empty_memory(2, LENGTH, (1, 1, 1), "cpu")
+    model, _ = acting(memory="episode")
+    memory = model.world_model.begin(2)
     expected = [deque(maxlen=LENGTH), deque(maxlen=LENGTH)]
+    action = torch.zeros(2, dtype=torch.int64)
     for step, row_resets in enumerate(resets):
         is_first = torch.tensor(row_resets)
+        obs = torch.tensor([step, 10 + step], dtype=torch.uint8).view(2, 1, 1, 1)
+        memory, _ = model.world_model.see(
+            memory, obs.expand(2, *IMAGE), action, is_first, noise_of(2)
+        )
         for row, reset in enumerate(row_resets):
             if reset:
                 expected[row].clear()
+            kept = slice(0, len(expected[row]))
+            assert memory.filled[row] == len(expected[row])
+            assert memory.obs[row, kept, 0, 0, 0].tolist() == [s[0] for s in expected[row]]
+            assert memory.action[row, kept].tolist() == [s[1] for s in expected[row]]
+            assert memory.is_first[row, kept].tolist() == [s[2] for s in expected[row]]
             expected[row].append((10 * row + step, step % ACTIONS, reset))
-        obs = torch.tensor([step, 10 + step], dtype=torch.uint8).view(2, 1, 1, 1)
         action = torch.full((2,), step % ACTIONS)
-        posterior = torch.zeros(2, 0, 0)
-        memory = remember(actor.forget(memory, is_first), obs, action, is_first, posterior)
-        assert memory.filled.tolist() == [len(steps) for steps in expected]
-        for row, steps in enumerate(expected):
-            kept = slice(0, len(steps))
-            assert memory.obs[row, kept].flatten().tolist() == [s[0] for s in steps]
-            assert memory.action[row, kept].tolist() == [s[1] for s in steps]
-            assert memory.is_first[row, kept].tolist() == [s[2] for s in steps]
 
 
-def test_remembering_leaves_the_old_memory_as_it_was() -> None:
+def test_a_step_joins_the_others_once_and_leaves_the_old_memory_as_it_was() -> None:
     model, _ = acting()
     experience = random_batch(2, LENGTH)
     memory = memory_of(model, experience, [2, 4])
+    never = torch.tensor([False, False])
+    memory = with_newest(memory, experience.obs[:, 0], never, memory.posterior[:, 0])
     before = [x.clone() for x in memory]
-    obs, action = experience.obs[:, 0], experience.action[:, 0]
-    remember(memory, obs, action, torch.tensor([True, True]), memory.posterior[:, 0])
+    joined = remember(memory, experience.action[:, 0])
     assert all(torch.equal(a, b) for a, b in zip(memory, before, strict=True))
+    again = remember(joined, experience.action[:, 1])
+    assert joined.filled.tolist() == [3, 4]
+    assert all(torch.equal(a, b) for a, b in zip(joined, again, strict=True))
 
 
 @pytest.mark.parametrize(("kind", "filled"), [("episode", [0, 4]), ("endless", [3, 4])])
 def test_a_reset_empties_an_episodic_memory(kind, filled: list[int]) -> None:
-    model, actor = acting(memory=kind)
-    memory = memory_of(model, random_batch(2, LENGTH), [3, 4])
-    assert actor.forget(memory, torch.tensor([True, False])).filled.tolist() == filled
+    model, _ = acting(memory=kind)
+    memory, experience = memory_of(model, random_batch(2, LENGTH), [3, 4]), random_batch(2, 1)
+    first = torch.tensor([True, False])
+    seen = experience.obs[:, 0], experience.action[:, 0], first, noise_of(2)
+    memory, view = model.world_model.see(memory, *seen)
+    assert memory.filled.tolist() == filled
+    assert view.known is not None
+    assert view.known.tolist() == [count > 0 for count in filled]
 
 
 def test_with_nothing_to_look_back_on_the_policy_is_uniform() -> None:
     model, actor = acting()
-    experience = random_batch(3, LENGTH)
-    memory = memory_of(model, experience, [0, 1, 0])
-    log_probs = actor.policy(memory.posterior[:, 0], memory, noise_of(3))
-    torch.testing.assert_close(log_probs[[0, 2]], torch.full((2, ACTIONS), -math.log(ACTIONS)))
-    assert not torch.allclose(log_probs[1], log_probs[0])
+    carry = actor.begin(3)._replace(world=memory_of(model, random_batch(3, LENGTH), [0, 1, 0]))
+    never = torch.tensor([False, False, False])
+    _, opinion, _ = actor.look(random_batch(3, 1).obs[:, 0], carry, never, torch.rand)
+    equal = torch.full((2, ACTIONS), 1 / ACTIONS)
+    torch.testing.assert_close(opinion.probabilities[[0, 2]], equal)
+    assert not torch.allclose(opinion.probabilities[1], opinion.probabilities[0])
 
 
 @pytest.mark.parametrize("boundaries", ["respect", "ignore"])
 @pytest.mark.parametrize("latent", ["posterior", "prior"])
 def test_state_is_that_of_each_row_alone(latent, boundaries) -> None:
     """Each row's own steps, encoded and observed by themselves: unused places do not matter."""
-    model, actor = acting(boundaries, latent=latent, memory="endless")
+    model, _ = acting(boundaries, latent=latent, memory="endless")
     world = model.world_model
     experience = random_batch(3, LENGTH, resets=((0, 0), (1, 2)))
     current = random_batch(3, 1).obs[:, 0]
     noise, filled = noise_of(3), [2, 4, 3]
     memory = memory_of(model, experience, filled)
-    z, h = actor.state(world.encode(current), memory, noise)
+    z, h = world.state(world.encode(current), memory, noise)
     for row, steps in enumerate(filled):
         past = Batch(*(x[row : row + 1, :steps] for x in experience))
         tokens = world.latent.sample(world.encode(past.obs), noise[row : row + 1, :steps])
@@ -124,74 +134,88 @@ def test_the_posterior_sees_the_current_frame_and_the_prior_does_not() -> None:
     frames = torch.zeros(2, *IMAGE, dtype=torch.uint8), torch.full((2, *IMAGE), 255).byte()
     for latent, same in (("posterior", False), ("prior", True)):
         torch.manual_seed(3)
-        model, actor = acting(latent=latent)
+        model, _ = acting(latent=latent)
         with torch.no_grad():
             model.world_model.latent.posterior_head.weight.mul_(100)
         memory, encode = memory_of(model, experience, [4, 4]), model.world_model.encode
-        black, white = (actor.state(encode(frame), memory, noise)[0] for frame in frames)
+        black, white = (
+            model.world_model.state(encode(frame), memory, noise)[0] for frame in frames
+        )
         assert torch.equal(black, white) == same
 
 
 def test_the_state_is_where_an_imagined_rollout_would_start() -> None:
-    model, actor = acting(latent="prior")
+    model, _ = acting(latent="prior")
     experience = random_batch(2, 3)
     room = random_batch(2, 1)
     full = Batch(*(torch.cat(pair, dim=1) for pair in zip(experience, room, strict=True)))
     noise = noise_of(2)
     current = model.world_model.encode(room.obs[:, 0])
-    z, h = actor.state(current, memory_of(model, full, [3, 3]), noise)
-    start = model.imagination.start(experience, noise[:, :3], noise[:, -1])
-    torch.testing.assert_close((z, h), start[:2], rtol=0, atol=1e-5)
+    z, h = model.world_model.state(current, memory_of(model, full, [3, 3]), noise)
+    _, view = model.imagination.start(experience, (noise[:, :3], noise[:, -1]))
+    torch.testing.assert_close((z, h), view[:2], rtol=0, atol=1e-5)
 
 
 def test_rows_do_not_depend_on_each_other() -> None:
-    model, actor = acting()
-    experience, noise = random_batch(3, LENGTH), noise_of(3)
-    memory = memory_of(model, experience, [1, 4, 2])
+    model, _ = acting()
+    noise = noise_of(3)
+    memory = memory_of(model, random_batch(3, LENGTH), [1, 4, 2])
     current = model.world_model.encode(random_batch(3, 1).obs[:, 0])
-    together = actor.policy(current, memory, noise)
+    together = model.world_model.state(current, memory, noise)
     for row in range(3):
         only = slice(row, row + 1)
-        own = Memory(*(x[only] if x.ndim else x for x in memory))
-        alone = actor.policy(current[only], own, noise[only])
-        torch.testing.assert_close(alone, together[only], rtol=0, atol=1e-5)
+        own = Memory(*(x[only] for x in memory))
+        alone = model.world_model.state(current[only], own, noise[only])
+        expected = tuple(part[only] for part in together)
+        torch.testing.assert_close(alone, expected, rtol=0, atol=1e-5)
 
 
 def test_acting_remembers_the_step_with_the_action_taken() -> None:
     _, actor = acting()
-    memory, is_first = actor.begin(2, IMAGE), torch.tensor([True, True])
-    for step in range(LENGTH + 2):
+    carry, is_first = actor.begin(2), torch.tensor([True, True])
+    done: list[tuple[Tensor, Tensor, Tensor]] = []
+    for step in range(LENGTH + 3):
         obs = random_batch(2, 1).obs[:, 0]
-        action, memory = actor.act(obs, memory, is_first)
-        last = min(step, LENGTH - 1)
+        action, carry = actor.act(obs, carry, is_first)
+        memory, last = memory_in(carry), min(step, LENGTH) - 1
         assert memory.filled.tolist() == [last + 1] * 2
-        assert torch.equal(memory.obs[:, last], obs)
-        assert torch.equal(memory.action[:, last], action)
-        assert torch.equal(memory.is_first[:, last], is_first)
+        if done:
+            remembered = memory.obs[:, last], memory.action[:, last], memory.is_first[:, last]
+            assert all(map(torch.equal, remembered, done[-1]))
+        done.append((obs, action, is_first))
         is_first = torch.tensor([False, False])
 
 
-class FixedPolicy(Actor):
+class FixedPolicy(Behaviour):
     """Ignores what it sees."""
 
     probs = torch.tensor([0.2, 0.7, 0.1])
 
-    def policy(self, posterior: Tensor, memory: Memory, uniform: Tensor) -> Tensor:
-        return self.probs.log().expand(len(posterior), -1)
+    def opinion(self, view: View, carry: Carry) -> tuple[Opinion, Carry]:
+        assert view.z is not None
+        return Opinion(self.probs.expand(len(view.z), -1)), carry
+
+    def act(self, view, carry, noise):
+        raise NotImplementedError
+
+    def loss(self, trajectory, taken):
+        raise NotImplementedError
 
 
-def test_actions_are_drawn_from_the_policy_or_its_mode() -> None:
+def test_actions_are_drawn_from_the_policy_or_its_mode(monkeypatch) -> None:
     model, _ = acting()
     draws = 50_000
-    actor = FixedPolicy(model.world_model, model.actor_critic, ActingConfig(context=1))
-    model.world_model.encode = lambda obs: torch.zeros(len(obs), K, C)  # type: ignore[method-assign]
+    actor, world = Actor(model.world_model, FixedPolicy()), model.world_model
+    view = View(torch.zeros(draws, 1), None)
+    monkeypatch.setattr(world, "see", lambda *args: ((), view))
+    carry = Acting((), (), torch.zeros(draws, dtype=torch.int64))
     obs, is_first = torch.zeros(draws, 1, 1, 1).byte(), torch.zeros(draws, dtype=torch.bool)
-    memory = actor.begin(draws, (1, 1, 1))
-    action, _ = actor.act(obs, memory, is_first)
+    action, _ = actor.act(obs, carry, is_first)
     share = torch.bincount(action, minlength=3) / draws
-    deviation = (actor.probs * (1 - actor.probs) / draws).sqrt()
-    assert ((share - actor.probs).abs() < 4 * deviation).all()
-    greedy, _ = actor.act(obs, memory, is_first, greedy=True)
+    probs = FixedPolicy.probs
+    deviation = (probs * (1 - probs) / draws).sqrt()
+    assert ((share - probs).abs() < 4 * deviation).all()
+    greedy, _ = actor.act(obs, carry, is_first, greedy=True)
     assert set(greedy.tolist()) == {1}
 
 
@@ -201,15 +225,16 @@ def test_frames_are_encoded_once_until_the_weights_change(monkeypatch) -> None:
     monkeypatch.setattr(
         model.world_model, "encode", lambda obs: encoded.append(obs.shape) or encode(obs)
     )
-    memory, is_first = actor.begin(2, IMAGE), torch.tensor([False, False])
+    carry, is_first = actor.begin(2), torch.tensor([False, False])
     for _ in range(3):
-        _, memory = actor.act(random_batch(2, 1).obs[:, 0], memory, is_first)
+        _, carry = actor.act(random_batch(2, 1).obs[:, 0], carry, is_first)
     assert encoded == [(2, *IMAGE)] * 3
     with torch.no_grad():
         model.world_model.latent.posterior_head.bias.normal_()
-    actor.weights += 1
-    _, memory = actor.act(random_batch(2, 1).obs[:, 0], memory, is_first)
+    model.world_model.version += 1
+    _, carry = actor.act(random_batch(2, 1).obs[:, 0], carry, is_first)
     assert encoded[3:] == [(2, LENGTH, *IMAGE), (2, *IMAGE)]
+    memory = memory_in(carry)
     torch.testing.assert_close(memory.posterior, encode(memory.obs), rtol=0, atol=1e-5)
 
 
@@ -217,7 +242,7 @@ def test_acting_leaves_statistics_and_gradients_alone() -> None:
     model, actor = acting()
     before = {name: t.clone() for name, t in model.world_model.state_dict().items()}
     obs = random_batch(2, 1).obs[:, 0]
-    actor.act(obs, actor.begin(2, IMAGE), torch.tensor([True, True]))
+    actor.act(obs, actor.begin(2), torch.tensor([True, True]))
     after = model.world_model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
@@ -225,6 +250,5 @@ def test_acting_leaves_statistics_and_gradients_alone() -> None:
 def test_the_actor_follows_the_learner() -> None:
     model = learner(AgentConfig(), CPU)
     actor = model.actor()
-    assert actor.world_model is model.world_model
-    assert actor.actor_critic is model.actor_critic
-    assert actor.config == model.config.acting
+    assert actor.world is model.world_model
+    assert actor.behaviour is model.actor_critic

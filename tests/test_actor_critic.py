@@ -24,7 +24,7 @@ from miniature import (
 )
 from stormrl.agents.features import FrameState, agent_state
 from stormrl.agents.reinforce import ActorCritic
-from stormrl.types import Trajectory
+from stormrl.types import Trajectory, View
 
 BINS = np.linspace(-20, 20, 255)
 BATCH, HORIZON = 5, 4
@@ -39,8 +39,10 @@ def agent_of(**fields) -> ActorCritic:
 
 def trajectory_of(reward_scale: float = 1.0) -> Trajectory:
     return Trajectory(
-        z=random_latents(BATCH, HORIZON + 1, shrunk().world_model.latent),
-        h=torch.randn(BATCH, HORIZON + 1, WIDTH),
+        view=View(
+            z=random_latents(BATCH, HORIZON + 1, shrunk().world_model.latent),
+            h=torch.randn(BATCH, HORIZON + 1, WIDTH),
+        ),
         action=torch.randint(ACTIONS, (BATCH, HORIZON)),
         reward=torch.randn(BATCH, HORIZON) * reward_scale,
         continues=torch.rand(BATCH, HORIZON),
@@ -194,10 +196,10 @@ def test_slow_critic_starts_equal_and_follows() -> None:
         assert torch.equal(slow, fast)
         fast.data.add_(1.0)
     before = [p.clone() for p in agent.slow_critic.parameters()]
-    agent.update_slow_critic(torch.tensor(0.0))
+    agent.updated(torch.tensor(0.0))
     for old, slow in zip(before, agent.slow_critic.parameters(), strict=True):
         assert torch.equal(slow, old)
-    agent.update_slow_critic(torch.tensor(1.0))
+    agent.updated(torch.tensor(1.0))
     for old, slow in zip(before, agent.slow_critic.parameters(), strict=True):
         torch.testing.assert_close(slow, 0.9 * old + 0.1 * (old + 1))
 
@@ -232,9 +234,10 @@ def test_policy_mixes_in_the_uniform_distribution() -> None:
 
 def test_actions_are_drawn_from_the_policy() -> None:
     agent, draws = agent_of(), 50_000
-    state = torch.randn(K * C + WIDTH)
-    expected = agent.policy(state).exp().detach()
-    action = agent.act(state.expand(draws, -1), torch.rand(draws))
+    z, h = torch.randn(K * C), torch.randn(WIDTH)
+    expected = agent.policy(agent.state(View(z, h))).exp().detach()
+    rows = View(z.expand(draws, -1), h.expand(draws, -1))
+    action, _ = agent.act(rows, (), torch.rand(draws))
     share = torch.bincount(action, minlength=ACTIONS) / draws
     assert ((share - expected).abs() < 4 * (expected * (1 - expected) / draws).sqrt()).all()
 
@@ -256,7 +259,7 @@ def test_a_certain_policy_has_finite_losses() -> None:
 @pytest.mark.parametrize(("kind", "size"), [("z", K * C), ("h", WIDTH), ("zh", K * C + WIDTH)])
 def test_vector_states(kind: str, size: int) -> None:
     agent, trajectory = agent_of(state=kind), trajectory_of()
-    state = agent.state(trajectory.z, trajectory.h)
+    state = agent.state(trajectory.view)
     assert agent.state.size == size == state.shape[-1]
     parts = {"z": trajectory.z, "h": trajectory.h}
     assert torch.equal(state, torch.cat([parts[name] for name in kind], dim=-1))
@@ -271,10 +274,10 @@ def frame_agent():
 def test_frame_state_reads_the_decoded_frame_alone() -> None:
     model, agent = frame_agent()
     trajectory = trajectory_of()
-    state = agent.state(trajectory.z, trajectory.h)
+    state = agent.state(trajectory.view)
     assert state.shape == (BATCH, HORIZON + 1, agent.state.size)
-    assert torch.equal(state, agent.state(trajectory.z, torch.randn_like(trajectory.h)))
-    frame = model.decode(trajectory.z)[2, 3]
+    assert torch.equal(state, agent.state(View(trajectory.z, torch.randn_like(trajectory.h))))
+    frame = model.images(trajectory.z)[2, 3]
     assert isinstance(agent.state, FrameState)
     torch.testing.assert_close(state[2, 3], agent.state.encoder(frame[None])[0])
     assert not torch.allclose(state[0, 0], state[1, 0])
@@ -295,7 +298,7 @@ def test_frame_state_trains_its_own_encoder_and_not_the_decoder() -> None:
 
 def test_actor_and_critic_both_train_the_frame_encoder() -> None:
     _, agent = frame_agent()
-    states = agent.state(trajectory_of().z, trajectory_of().h)
+    states = agent.state(trajectory_of().view)
     assert reached(agent.policy(states).exp()[..., 0].sum(), agent) == {"state", "actor"}
-    states = agent.state(trajectory_of().z, trajectory_of().h)
+    states = agent.state(trajectory_of().view)
     assert reached(agent.critic(states).square().sum(), agent) == {"state", "critic"}

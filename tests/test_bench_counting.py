@@ -24,16 +24,16 @@ def stages(model: Learner) -> dict[str, Work]:
     noise, dream_noise = posterior_noise(batch), model.imagination_noise(context)
     imagination = model.imagination
     with torch.no_grad():
-        z, h, cache = imagination.start(context, dream_noise.posterior, dream_noise.prior[:, 0])
+        carry, view = imagination.start(context, dream_noise.start)
     trajectory = imagination(context, dream_noise)
 
     @torch.no_grad()
     def encode() -> None:
-        imagination.start(context, dream_noise.posterior, dream_noise.prior[:, 0])
+        imagination.start(context, dream_noise.start)
 
     def roll_out() -> None:
-        moved = cache._replace(position=cache.position.clone(), slot=cache.slot.clone())
-        imagination.roll_out(z, h, moved, torch.ones_like(z[:, 0]), dream_noise)
+        again, weight = model.world_model.again(carry), torch.ones(len(context.action))
+        imagination.roll_out(again, view, weight, dream_noise)
 
     return {
         "world_model": lambda: model.learn_world(batch, noise),

@@ -74,7 +74,7 @@ def captured(model: Learner, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     batches: list[Batch] = []
 
     def keep(batch: Batch, noise: Any) -> dict[str, torch.Tensor]:
-        rows = noise.shape[0] if isinstance(noise, torch.Tensor) else noise.posterior.shape[0]
+        rows = noise.shape[0] if isinstance(noise, torch.Tensor) else noise.action.shape[0]
         assert rows == len(batch.action)
         batches.append(batch)
         return {}
@@ -135,7 +135,7 @@ def test_without_a_demonstration_the_draws_are_those_of_replay_alone() -> None:
         model = learner()
         if by_hand:
             batch = replay.sample(world.batch_size, world.batch_length)
-            model.learn_world(batch, model.posterior_noise(batch))
+            model.learn_world(batch, model.loss_noise(batch))
             context = replay.sample(imagination.batch_size, imagination.context)
             model.learn_agent(context, model.imagination_noise(context))
         else:

@@ -7,10 +7,11 @@ from gymnasium.utils.env_checker import check_env
 
 from miniature import ACTIONS, C, K, array, learner, softmax, world_model
 from stormrl.agents.reinforce import ActorCritic
-from stormrl.dreams.env import DreamContext, DreamEnv, picture, tempered
+from stormrl.dreams.env import DreamContext, DreamEnv, picture
 from stormrl.nn.functional import symexp
+from stormrl.types import View
 from stormrl.worlds.latent import WorldModel
-from stormrl.worlds.unbounded import UnboundedSequence
+from stormrl.worlds.stream import LatentMind, UnboundedSequence, tempered
 
 WINDOW = 7
 """Steps of the miniature's training windows; its sequence model has twelve positions."""
@@ -119,10 +120,10 @@ def test_each_step_is_what_the_world_model_predicts(
         assert not truncated
         np.testing.assert_allclose(info["probabilities"], array(model.latent.prior(h)), atol=1e-5)
         z.append(one_hot(info["latent"]))
-        decoded = model.decode(z[-1][None])[0]
+        decoded = model.images(z[-1][None])[0]
         shown = np.clip(array(decoded), 0, 1).transpose(1, 2, 0) * 255
         np.testing.assert_allclose(obs, shown, atol=0.6)
-        state = actor_critic.state(z[-1], h)
+        state = actor_critic.state(View(z[-1], h))
         assert info["value"] == pytest.approx(float(actor_critic.value(state)), abs=1e-4)
         log_probs = array(actor_critic.policy(state))
         np.testing.assert_allclose(info["policy"], softmax(log_probs), atol=1e-5)
@@ -207,14 +208,17 @@ def test_outcomes_are_drawn_from_what_is_predicted(model: WorldModel) -> None:
     env = DreamEnv(model, outcome="sampled")
     rewards, ended = [], []
     env.reset(seed=0, options={"context": context()})
-    # The draws of a step that is never taken leave its prediction as it was.
-    hidden = torch.ones(1, model.config.sequence.width)
-    continues = float(model.predict(env.z, hidden).continues)
+    # The draws of a step that is never adopted leave what is expected of it as it was.
+    mind = env.mind
+    assert isinstance(mind, LatentMind)
+    z, expected = mind.view.z, mind.take(1, torch.rand)
+    assert z is not None
+    continues = float(expected.outcome.continues)
     for _ in range(300):
-        reward, _, terminated = env._outcome(env.z, hidden)
+        reward, _, terminated = env._outcome(expected)
         rewards.append(reward)
         ended.append(terminated)
-    values, probabilities = (part.numpy() for part in distribution(model, env.z, hidden))
+    values, probabilities = (part.numpy() for part in distribution(model, z, mind._hidden))
     assert np.mean(rewards < np.median(rewards)) > 0.3
     mass = {
         float(value): float(share) for value, share in zip(values, probabilities[0], strict=True)

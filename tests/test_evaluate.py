@@ -10,7 +10,6 @@ import torch
 from gymnasium import spaces
 
 from small_runs import go_on, history, new_run
-from stormrl.acting.actor import empty_memory
 from stormrl.acting.evaluate import PARALLEL, evaluate
 from stormrl.envs import PROTOCOLS
 from stormrl.runs.trainer import EVALUATION_SEED
@@ -64,17 +63,17 @@ class Witness:
         self.greedy: set[bool] = set()
         self.calls = 0
 
-    def begin(self, batch, image_shape):
-        self.batch = batch
-        return empty_memory(batch, 1, image_shape, "cpu")
+    def begin(self, rows):
+        self.rows = rows
+        return (torch.zeros(rows, dtype=torch.int64),)
 
-    def act(self, obs, memory, is_first, greedy=False):
+    def act(self, obs, carry, is_first, greedy=False):
         steps = obs[:, 0, 0, 0]
         assert torch.equal(is_first, steps == 0)
-        assert torch.equal(memory.filled, steps.long()), "memory holds the present episode alone"
+        assert torch.equal(carry[0], steps.long()), "what is taken along is of the present episode"
         self.greedy.add(greedy)
         self.calls += 1
-        return torch.randint(3, (len(obs),)), memory._replace(filled=memory.filled + 1)
+        return torch.randint(3, (len(obs),)), (carry[0] + 1,)
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +104,7 @@ def test_the_last_reward_belongs_to_the_episode_that_it_ends():
 def test_any_number_of_episodes_is_played_in_batches_of_one_size(episodes):
     witness = Witness()
     assert len(evaluate(witness, COUNTING, RULES, episodes)) == episodes
-    assert witness.batch == min(episodes, PARALLEL)
+    assert witness.rows == min(episodes, PARALLEL)
 
 
 def test_scores_do_not_depend_on_what_plays_beside():

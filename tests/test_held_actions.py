@@ -24,7 +24,7 @@ FEW = argparse.Namespace(
 def actions(held: Held, count: int) -> torch.Tensor:
     player = HeldPlayer(held, actions=4)
     obs, is_first = torch.zeros(count, 3, 8, 8, dtype=torch.uint8), torch.zeros(count).bool()
-    chosen, _ = player.act(obs, player.begin(count, (3, 8, 8)), is_first)
+    chosen, _ = player.act(obs, player.begin(count), is_first)
     return chosen
 
 

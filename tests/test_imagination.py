@@ -13,22 +13,22 @@ from miniature import (
     SPACES,
     C,
     K,
+    StormLearner,
     array,
     learner,
     posterior_noise,
     random_batch,
     shrunk,
 )
-from stormrl.learning.imagination import Imagination, Noise
-from stormrl.learning.learner import Learner
-from stormrl.types import Batch, Trajectory
+from stormrl.learning.imagination import Imagination
+from stormrl.types import Batch, Noise, Trajectory
 
 CONFIG = shrunk().imagination
 CONTEXT, HORIZON, BATCH = CONFIG.context, CONFIG.horizon, 5
 RESETS = ((1, 0), (2, 1), (3, 2), (4, 1), (4, 2))
 
 
-def imagine(boundaries="respect", **fields) -> tuple[Learner, Batch, Noise, Trajectory]:
+def imagine(boundaries="respect", **fields) -> tuple[StormLearner, Batch, Noise, Trajectory]:
     config = shrunk()
     model = learner(
         replace(
@@ -43,7 +43,7 @@ def imagine(boundaries="respect", **fields) -> tuple[Learner, Batch, Noise, Traj
     return model, context, noise, model.imagination(context, noise)
 
 
-def center_continuation(model: Learner, trajectory: Trajectory) -> None:
+def center_continuation(model: StormLearner, trajectory: Trajectory) -> None:
     """Let half of the steps be predicted to be an episode's last."""
     head = model.world_model.continues_head
     with torch.no_grad():
@@ -53,6 +53,19 @@ def center_continuation(model: Learner, trajectory: Trajectory) -> None:
 def drawn(probs: Tensor, uniform: Tensor) -> np.ndarray:
     """The first class whose cumulative probability exceeds the number."""
     return (array(probs).cumsum(-1) > array(uniform)[..., None]).argmax(-1)
+
+
+def priors(noise: Noise) -> Tensor:
+    """Numbers for the first latent and for those of all steps."""
+    return torch.cat([noise.start[1][:, None], noise.steps], dim=1)
+
+
+def rows_of(noise: Noise, rows: list[int]) -> Noise:
+    return Noise(tuple(x[rows] for x in noise.start), noise.steps[rows], noise.action[rows])
+
+
+def parts(trajectory: Trajectory) -> tuple[Tensor, ...]:
+    return trajectory.z, trajectory.h, *trajectory[1:]
 
 
 def test_shapes() -> None:
@@ -68,7 +81,7 @@ def test_shapes() -> None:
 def test_hidden_states_are_those_of_one_parallel_pass(boundaries) -> None:
     model, context, noise, trajectory = imagine(boundaries)
     world = model.world_model
-    latents = world.latent.sample(world.encode(context.obs), noise.posterior)
+    latents = world.latent.sample(world.encode(context.obs), noise.start[0])
     z = torch.cat([latents, trajectory.z[:, :-1]], dim=1)
     action = torch.cat([context.action, trajectory.action], dim=1)
     is_first = torch.zeros(BATCH, CONTEXT + HORIZON, dtype=torch.bool)
@@ -79,7 +92,7 @@ def test_hidden_states_are_those_of_one_parallel_pass(boundaries) -> None:
 
 def test_every_latent_is_drawn_from_the_prior_of_its_hidden_state() -> None:
     model, _, noise, trajectory = imagine()
-    index = drawn(model.world_model.latent.prior(trajectory.h), noise.prior)
+    index = drawn(model.world_model.latent.prior(trajectory.h), priors(noise))
     expected = np.eye(C)[index].reshape(BATCH, HORIZON + 1, K * C)
     np.testing.assert_allclose(array(trajectory.z), expected, atol=1e-6)
 
@@ -123,21 +136,21 @@ def test_nothing_before_a_reset_in_the_context_matters() -> None:
     other.obs[2, 0] = 255 - other.obs[2, 0]
     other.action[2, 0] = (other.action[2, 0] + 1) % ACTIONS
     again = model.imagination(other, noise)
-    for ours, theirs in zip(trajectory, again, strict=True):
+    for ours, theirs in zip(parts(trajectory), parts(again), strict=True):
         torch.testing.assert_close(ours[2], theirs[2])
 
 
 def test_rows_do_not_depend_on_each_other() -> None:
     model, context, noise, trajectory = imagine()
     rows = [3, 1]
-    again = model.imagination(Batch(*(x[rows] for x in context)), Noise(*(x[rows] for x in noise)))
-    for whole, part in zip(trajectory, again, strict=True):
+    again = model.imagination(Batch(*(x[rows] for x in context)), rows_of(noise, rows))
+    for whole, part in zip(parts(trajectory), parts(again), strict=True):
         torch.testing.assert_close(part, whole[rows])
 
 
 def test_a_rollout_carries_no_gradient() -> None:
     _, _, _, trajectory = imagine()
-    assert not any(part.requires_grad for part in trajectory)
+    assert not any(part.requires_grad for part in parts(trajectory))
 
 
 def test_parts_can_be_replaced_by_compiled_ones() -> None:
@@ -148,8 +161,8 @@ def test_parts_can_be_replaced_by_compiled_ones() -> None:
         compiled.append(function.__name__)
         return function
 
-    parts = Imagination(model.world_model, model.actor_critic, model.config.imagination, compile)
-    again = parts(context, noise)
+    rebuilt = Imagination(model.world_model, model.actor_critic, model.config.imagination, compile)
+    again = rebuilt(context, noise)
     assert compiled == ["_start", "_branch", "_advance", "_judge"]
     assert torch.equal(again.z, trajectory.z)
 
@@ -157,11 +170,11 @@ def test_parts_can_be_replaced_by_compiled_ones() -> None:
 WINDOW_RESETS = ((0, 3), (1, 1), (1, 4))
 
 
-def branching() -> tuple[Learner, Batch, Tensor, Noise, Trajectory]:
+def branching() -> tuple[StormLearner, Batch, Tensor, Noise, Trajectory]:
     """Dreams of two steps from windows of six: they start at steps 1, 2 and 3."""
     config = shrunk()
     dreams = replace(config.imagination, dreams_from="posteriors", horizon=2)
-    model = Learner(replace(config, imagination=dreams), SPACES, CPU)
+    model = StormLearner(replace(config, imagination=dreams), SPACES, CPU)
     batch = random_batch(2, 6, WINDOW_RESETS)
     world = model.world_model
     z = world.latent.sample(world.encode(batch.obs), posterior_noise(batch)).detach()
@@ -171,7 +184,7 @@ def branching() -> tuple[Learner, Batch, Tensor, Noise, Trajectory]:
 
 def test_dreams_start_in_every_posterior_state_that_leaves_room() -> None:
     model, batch, z, noise, trajectory = branching()
-    assert model.imagination.starts(6) == 3
+    assert model.world_model.branches(6, 2) == 3
     assert len(trajectory.z) == len(noise.action) == 2 * 3
     assert torch.equal(trajectory.z[:, 0], z[:, 1:4].flatten(0, 1))
     h = model.world_model.observe(z, batch.action, batch.is_first)

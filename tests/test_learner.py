@@ -180,7 +180,7 @@ def optimized(**fields) -> AgentConfig:
 def gradients(model: Learner, batch: Batch, noise: Tensor) -> dict[str, np.ndarray]:
     world = model.world_model.train()
     buffers = {name: b.clone() for name, b in world.named_buffers()}
-    loss, _, _ = world.loss(batch, noise)
+    loss = world.loss(batch, noise).losses["world"]
     names, parameters = zip(*world.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters)
     for name, buffer in world.named_buffers():
@@ -304,7 +304,8 @@ def test_noise_has_the_shapes_that_the_updates_ask_for() -> None:
     model, config = learner(), shrunk()
     rollouts, k = 5, config.world_model.latent.categoricals
     noise = model.imagination_noise(random_batch(rollouts, config.imagination.context))
-    assert noise.posterior.shape == (rollouts, config.imagination.context, k)
-    assert noise.prior.shape == (rollouts, config.imagination.horizon + 1, k)
+    assert noise.start[0].shape == (rollouts, config.imagination.context, k)
+    assert noise.steps.shape == (rollouts, config.imagination.horizon, k)
     assert noise.action.shape == (rollouts, config.imagination.horizon)
-    assert all(float(x.min()) >= 0 and float(x.max()) < 1 for x in noise)
+    numbers = (*noise.start, noise.steps, noise.action)
+    assert all(float(x.min()) >= 0 and float(x.max()) < 1 for x in numbers)

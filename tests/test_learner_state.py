@@ -114,8 +114,8 @@ def test_optimizer_state_is_laid_out_as_adam_does() -> None:
     for parameter, mine in zip(
         adams.world_model.parameters(), ours.world_model.parameters(), strict=True
     ):
-        expected = adams.world_optimizer.state[parameter]
-        given = ours.world_optimizer.state[mine]
+        expected = adams.world_optimizers["world"].state[parameter]
+        given = ours.world_optimizers["world"].state[mine]
         assert expected.keys() == given.keys()
         for key in expected:
             assert expected[key].dtype == given[key].dtype
@@ -138,10 +138,10 @@ def test_nothing_is_rebound() -> None:
     learner = new_learner(seed=2)
     update(learner, filled_replay())
     before = {name: (id(t), t.data_ptr()) for name, t in flat(learner).items()}
-    rate = learner.world_optimizer.param_groups[0]["lr"]
+    rate = learner.world_optimizers["world"].param_groups[0]["lr"]
     restore_learner(learner, saved)
     assert {name: (id(t), t.data_ptr()) for name, t in flat(learner).items()} == before
-    assert learner.world_optimizer.param_groups[0]["lr"] is rate
+    assert learner.world_optimizers["world"].param_groups[0]["lr"] is rate
 
 
 def copied(seed: int) -> dict[str, dict[str, Tensor]]:

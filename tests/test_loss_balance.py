@@ -56,7 +56,7 @@ def test_learned_scales_are_trained_with_the_world_model() -> None:
     config = world_model_config()
     model = world_model(balance=replace(config.balance, weights="learned"), free_nats=0.0)
     batch = random_batch()
-    model.loss(batch, posterior_noise(batch))[0].backward()
+    model.loss(batch, posterior_noise(batch)).losses["world"].backward()
     scales = {n: p for n, p in model.named_parameters() if n.startswith("balance.")}
     assert len(scales) == 3
     assert all(p.grad is not None and p.grad != 0 for p in scales.values())

@@ -18,7 +18,9 @@ from miniature import (
     WIDTH,
     C,
     K,
+    StormLearner,
     learner,
+    posterior_noise,
     random_batch,
     random_latents,
     softmax,
@@ -29,7 +31,6 @@ from stormrl.config.presets import agent_config
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
-from stormrl.learning.learner import Learner
 from stormrl.learning.state import module_tensors
 from stormrl.runs.agent import Agent
 from stormrl.runs.official_weights import (
@@ -47,7 +48,7 @@ HEADS = 2
 
 
 @pytest.fixture
-def model() -> Learner:
+def model() -> StormLearner:
     return learner(agent_config("official"))
 
 
@@ -102,7 +103,7 @@ def head_of(released: dict[str, np.ndarray], hidden: str, last: str, x: np.ndarr
     return x @ released[f"{last}.weight"].T + released[f"{last}.bias"]
 
 
-def test_imported_networks_compute_what_the_released_tensors_say(model: Learner) -> None:
+def test_imported_networks_compute_what_the_released_tensors_say(model: StormLearner) -> None:
     """The released names and equations in NumPy, for one sequence across a reset."""
     tensors = {
         name: torch.randn_like(t) / 4 if t.is_floating_point() and t.ndim else t
@@ -134,7 +135,7 @@ def test_imported_networks_compute_what_the_released_tensors_say(model: Learner)
     )
 
 
-def test_convolutions_keep_their_places(model: Learner) -> None:
+def test_convolutions_keep_their_places(model: StormLearner) -> None:
     tensors = randomized(export_world_model(model.world_model))
     import_world_model(model.world_model, tensors, "a file")
     encoder: Any = model.world_model.encoder
@@ -153,7 +154,7 @@ def test_convolutions_keep_their_places(model: Learner) -> None:
         assert torch.equal(ours, tensors[theirs])
 
 
-def test_the_way_there_and_back_is_exact(model: Learner) -> None:
+def test_the_way_there_and_back_is_exact(model: StormLearner) -> None:
     world = randomized(export_world_model(model.world_model))
     agent = randomized(export_actor_critic(model.actor_critic))
     import_world_model(model.world_model, world, "a file")
@@ -166,11 +167,11 @@ def test_the_way_there_and_back_is_exact(model: Learner) -> None:
         assert all(torch.equal(given[name], back[name]) for name in given)
 
 
-def test_exported_tensors_are_copies(model: Learner) -> None:
+def test_exported_tensors_are_copies(model: StormLearner) -> None:
     exported = export_world_model(model.world_model)
     before = exported["encoder.backbone.0.weight"].clone()
     batch = random_batch()
-    model.learn_world(batch, model.posterior_noise(batch))
+    model.learn_world(batch, posterior_noise(batch))
     assert torch.equal(exported["encoder.backbone.0.weight"], before)
 
 
@@ -197,7 +198,7 @@ def with_changed(tensors: dict[str, Tensor], name: str, tensor: Tensor | None) -
     ],
 )
 def test_tensors_that_do_not_fit_are_named(
-    model: Learner, name: str, tensor: Tensor | None, message: str
+    model: StormLearner, name: str, tensor: Tensor | None, message: str
 ) -> None:
     before = export_world_model(model.world_model)
     with pytest.raises(UserError) as caught:
@@ -242,7 +243,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two files at the released sizes, for a game of three actions."""
     folder = tmp_path_factory.mktemp("released")
     torch.manual_seed(0)
-    model = Learner(agent_config("official"), SPACES, CPU)
+    model = StormLearner(agent_config("official"), SPACES, CPU)
     paths = folder / "world_model.pth", folder / "agent.pth"
     torch.save(randomized(export_world_model(model.world_model)), paths[0])
     torch.save(randomized(export_actor_critic(model.actor_critic)), paths[1])

@@ -25,6 +25,7 @@ pytest.importorskip("starlette", reason="pip install 'stormrl[play]'")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from miniature import memory_in
 from playing import CONTEXT, Serving, miniature_agent, serving
 from stormrl.commands.play import listen
 from stormrl.envs import PROTOCOLS, make_env
@@ -37,6 +38,8 @@ from stormrl.play.session import UNSEEN
 from stormrl.play.table import Table
 from stormrl.play.tape import Film, Played, Tape, save
 from stormrl.runs.agent import Agent
+from stormrl.types import View
+from stormrl.worlds.latent import WorldModel
 
 SEED = 17
 FUZZED = 10_000
@@ -217,14 +220,18 @@ def test_the_agent_sees_reality_as_it_does_when_it_plays(agent: Agent, table: Ta
     real, actor = table.real, agent.actor
     real.rng = np.random.default_rng(3)
     real.step(1)
-    shape = 1, actor.config.context + 1, agent.world_model.latent.config.categoricals
+    world = agent.world_model
+    assert isinstance(world, WorldModel)
+    shape = 1, world.acting.context + 1, world.config.latent.categoricals
     # The step itself draws nothing before it looks.
     uniform = torch.from_numpy(np.random.default_rng(3).random(shape, np.float32))
     image = torch.from_numpy(real.obs).permute(2, 0, 1)[None]
     with torch.no_grad():
-        anew = real.memory._replace(posterior=agent.world_model.encode(real.memory.obs))
-        expected = actor.policy(agent.world_model.encode(image), anew, uniform).exp()[0]
-    np.testing.assert_allclose(real.info["policy"], expected.numpy(), atol=1e-5)
+        memory = memory_in(real.carry)
+        anew = memory._replace(posterior=world.encode(memory.obs))
+        view = View(*world.state(world.encode(image), anew, uniform))
+        expected, _ = actor.behaviour.opinion(view, ())
+    np.testing.assert_allclose(real.info["policy"], expected.probabilities[0], atol=1e-5)
 
 
 def test_commands_are_obeyed(table: Table) -> None:

@@ -9,11 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from miniature import CPU, SPACES, filled_replay, posterior_noise, random_batch
+from miniature import (
+    CPU,
+    SPACES,
+    StormLearner,
+    filled_replay,
+    memory_in,
+    posterior_noise,
+    random_batch,
+)
 from stormrl.config.parts import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
 from stormrl.config.presets import PRESETS, SIZES, agent_config
 from stormrl.errors import UserError
-from stormrl.learning.learner import Learner
 from stormrl.runs import whole
 
 NAMES = list(itertools.product(PRESETS, SIZES))
@@ -39,7 +46,7 @@ def narrow(config: AgentConfig) -> AgentConfig:
 
 
 @contextmanager
-def positions_of(model: Learner) -> Iterator[list[Tensor]]:
+def positions_of(model: StormLearner) -> Iterator[list[Tensor]]:
     """Every tensor of positions that the sequence model looks up meanwhile."""
     seen: list[Tensor] = []
     hook = model.world_model.sequence.positions.register_forward_hook(
@@ -49,7 +56,7 @@ def positions_of(model: Learner) -> Iterator[list[Tensor]]:
     hook.remove()
 
 
-def trained_by_the_world_model(model: Learner) -> set[int]:
+def trained_by_the_world_model(model: StormLearner) -> set[int]:
     """Positions of a window whose prior has a successor to be compared with."""
     config = model.config.world_model
     batch = random_batch(1, config.batch_length)
@@ -59,7 +66,7 @@ def trained_by_the_world_model(model: Learner) -> set[int]:
     return set(window[:, :-1].flatten().tolist())
 
 
-def dreamt(model: Learner) -> tuple[set[int], set[int]]:
+def dreamt(model: StormLearner) -> tuple[set[int], set[int]]:
     """Positions whose prior a dream goes on from, and those on which the policy is trained."""
     dreams = model.config.imagination
     batch = random_batch(1, model.config.world_model.batch_length)
@@ -79,15 +86,14 @@ def dreamt(model: Learner) -> tuple[set[int], set[int]]:
     return _members(states), _members(states[:-1])
 
 
-def acted_at(model: Learner) -> set[int]:
+def acted_at(model: StormLearner) -> set[int]:
     """Positions of the hidden states on which an actor decides in a long episode."""
     actor, positions = model.actor(), set()
-    memory, is_first = actor.begin(1, (3, 64, 64)), torch.tensor([True])
+    carry, is_first = actor.begin(1), torch.tensor([True])
     for _ in range(model.config.acting.context + 2):
-        remembered = int(memory.filled)
         with positions_of(model) as seen:
-            _, memory = actor.act(random_batch(1, 1).obs[:, 0], memory, is_first)
-        if remembered:
+            _, carry = actor.act(random_batch(1, 1).obs[:, 0], carry, is_first)
+        if remembered := int(memory_in(carry).filled):
             positions.add(int(seen[0][0, remembered - 1]))
         is_first = torch.tensor([False])
     return positions
@@ -99,7 +105,7 @@ def _members(positions: list[Tensor]) -> set[int]:
 
 @pytest.mark.parametrize(("preset", "size"), NAMES, ids=map("-".join, NAMES))
 def test_positions_of_dreams_and_acting_are_trained(preset: str, size: str) -> None:
-    model = Learner(narrow(agent_config(preset, size)), SPACES, CPU)
+    model = StormLearner(narrow(agent_config(preset, size)), SPACES, CPU)
     trained = trained_by_the_world_model(model)
     gone_on_from, decided_on = dreamt(model)
     assert gone_on_from <= trained
@@ -110,7 +116,7 @@ def test_positions_of_dreams_and_acting_are_trained(preset: str, size: str) -> N
 
 def test_a_gradient_reaches_every_position_but_what_the_rule_excludes() -> None:
     """What the rule is about: of the last step of a window, the prior is never corrected."""
-    model = Learner(narrow(agent_config("paper", "toy")), SPACES, CPU)
+    model = StormLearner(narrow(agent_config("paper", "toy")), SPACES, CPU)
     replay = filled_replay()
     window = replay.windows(torch.tensor([10]), model.config.world_model.batch_length)
     window = window._replace(is_first=torch.zeros_like(window.is_first))

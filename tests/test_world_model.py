@@ -133,7 +133,7 @@ def test_prior() -> None:
 def test_reconstruction() -> None:
     model = world_model()
     z = random_latents(1, 2, model.config.latent)
-    frames = array(model.decode(z))
+    frames = array(model.images(z))
     for t in range(2):
         np.testing.assert_allclose(frames[0, t], image_of(model, array(z)[0, t]), atol=1e-5)
 
@@ -169,7 +169,7 @@ def outputs(model: WorldModel, batch: Batch, noise: Tensor) -> dict[str, np.ndar
     return {
         "posterior": array(posterior),
         "prior": array(model.latent.prior(h)),
-        "image": array(model.decode(z)),
+        "image": array(model.images(z)),
         "z": array(z),
         "h": array(h),
     }
@@ -220,7 +220,8 @@ def test_losses(seed: int, over, boundaries, free_nats: float) -> None:
     model = world_model(free_nats=free_nats, free_nats_over=over, episode_boundaries=boundaries)
     batch = random_batch(resets=RESETS)
     noise = posterior_noise(batch)
-    total, metrics, _ = model.loss(batch, noise)
+    losses, metrics, _ = model.loss(batch, noise)
+    total = losses["world"]
     out = outputs(model, batch, noise)
     seen = batch.is_first if boundaries == "respect" else torch.zeros_like(batch.is_first)
     kls = np.array(kl_of_pairs(out["posterior"], out["prior"], seen))
@@ -262,7 +263,7 @@ def test_decoder_at_rear_reconstructs_the_next_frame_of_the_episode() -> None:
     noise = posterior_noise(batch)
     _, metrics, _ = model.loss(batch, noise)
     prior = torch.from_numpy(outputs(model, batch, noise)["prior"]).float()
-    images = array(model.decode(model.latent.sample(prior[:, :-1], noise[:, 1:])))
+    images = array(model.images(model.latent.sample(prior[:, :-1], noise[:, 1:])))
     errors = reconstruction_of(images, batch.obs[:, 1:])
     inside = ~batch.is_first[:, 1:].numpy()
     assert inside.sum() == 8
@@ -301,11 +302,11 @@ def gradients_of(term: str, **fields) -> dict[str, float]:
     """Largest gradient by module of one KL term; others are taken out of the total."""
     model, batch = world_model(free_nats=0.0, **fields), random_batch(batch=1, steps=2)
     noise = posterior_noise(batch)
-    others = model.loss(batch, noise)[0]
+    others = model.loss(batch, noise).losses["world"]
     dynamics, representation = ONLY[term]
     model.balance.dynamics += dynamics
     model.balance.representation += representation
-    (model.loss(batch, noise)[0] - others).backward()
+    (model.loss(batch, noise).losses["world"] - others).backward()
     return {
         name: max(
             float(p.grad.abs().max()) if p.grad is not None else 0.0 for p in module.parameters()
@@ -351,16 +352,17 @@ def posterior_gradients(
     model.encode = lambda obs: probs
     model.balance.dynamics = model.balance.representation = 0.0
     noise = posterior_noise(batch)
-    (without,) = torch.autograd.grad(model.loss(batch, noise)[0], probs)
+    (without,) = torch.autograd.grad(model.loss(batch, noise).losses["world"], probs)
     model.balance.dynamics, model.balance.representation = dynamics, representation
-    (with_kl,) = torch.autograd.grad(model.loss(batch, noise)[0], probs)
+    (with_kl,) = torch.autograd.grad(model.loss(batch, noise).losses["world"], probs)
     return (with_kl - without).abs().amax((0, 2, 3)).tolist()
 
 
 def test_without_free_nats_of_its_own_the_prior_is_pulled_below_the_clamp() -> None:
     fields = {"free_nats": 100.0, "free_nats_for": "representation"}
     model, batch = world_model(**fields), random_batch(resets=((0, 2),))
-    total, metrics, _ = model.loss(batch, posterior_noise(batch))
+    losses, metrics, _ = model.loss(batch, posterior_noise(batch))
+    total = losses["world"]
     assert float(metrics["representation"]) == pytest.approx(100.0)
     assert float(metrics["dynamics"]) == pytest.approx(float(metrics["kl"])) != 100.0
     total.backward()
@@ -370,7 +372,7 @@ def test_without_free_nats_of_its_own_the_prior_is_pulled_below_the_clamp() -> N
 def test_below_the_clamp_the_kl_pulls_at_nothing() -> None:
     model, batch = world_model(free_nats=100.0), random_batch()
     model.balance.dynamics = model.balance.representation = 1e6
-    model.loss(batch, posterior_noise(batch))[0].backward()
+    model.loss(batch, posterior_noise(batch)).losses["world"].backward()
     assert model.latent.prior_head.weight.grad is not None
     assert model.latent.prior_head.weight.grad.abs().max() == 0
 
@@ -383,7 +385,7 @@ def test_a_step_above_the_clamp_pulls_although_the_mean_is_below(over, pulled: b
     kls = np.array(kl_of_pairs(out["posterior"], out["prior"], batch.is_first))
     clamp = float(kls.mean() + kls.max()) / 2
     model.config = replace(model.config, free_nats=clamp)
-    model.loss(batch, noise)[0].backward()
+    model.loss(batch, noise).losses["world"].backward()
     assert model.latent.prior_head.weight.grad is not None
     assert bool(model.latent.prior_head.weight.grad.abs().max() > 0) == pulled
 
@@ -403,7 +405,7 @@ def test_each_prediction_by_itself_trains_the_encoder(kept: str | None) -> None:
         if part != kept:
             for p in getattr(model, name).parameters():
                 p.detach().zero_()
-    model.loss(batch, posterior_noise(batch))[0].backward()
+    model.loss(batch, posterior_noise(batch)).losses["world"].backward()
     gradient = model.encoder.first.weight.grad
     assert gradient is not None
     assert bool(gradient.abs().max() > 0) == (kept is not None)
@@ -440,7 +442,7 @@ def test_latent_without_uniform_share_stays_finite_when_certain() -> None:
     with torch.no_grad():
         model.latent.posterior_head.weight.mul_(1e4)
     batch = random_batch()
-    total, _, _ = model.loss(batch, posterior_noise(batch))
+    total = model.loss(batch, posterior_noise(batch)).losses["world"]
     total.backward()
     assert total.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -56,6 +56,18 @@ class Trajectory(NamedTuple):
     weight: Float[Tensor, " B"]
     """0 for a trajectory that began where no policy ever acts, else 1."""
 
+    @property
+    def z(self) -> Float[Tensor, "B H1 Z"]:
+        """Latents, of a world model that has them."""
+        assert self.view.z is not None
+        return self.view.z
+
+    @property
+    def h(self) -> Float[Tensor, "B H1 D"]:
+        """Hidden states, of a world model that has them."""
+        assert self.view.h is not None
+        return self.view.h
+
 
 class Noise(NamedTuple):
     """Numbers from [0, 1) for every draw of imagined trajectories."""
