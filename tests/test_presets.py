@@ -63,9 +63,9 @@ def test_every_test_and_function_in_the_documentation_exists() -> None:
     functions = [row[2].strip("`") for row in table_rows("From equation to function to test")]
     assert len(functions) > 20
     for dotted in functions:
-        module, _, path = dotted.partition(".")
-        found = importlib.import_module(f"{stormrl.__name__}.{module}")
-        for attribute in path.split("."):
+        folder, module, *path = dotted.split(".")
+        found = importlib.import_module(f"{stormrl.__name__}.{folder}.{module}")
+        for attribute in path:
             found = getattr(found, attribute)
 
 
