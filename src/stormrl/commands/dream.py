@@ -24,7 +24,7 @@ SUFFIXES = (".mp4", ".gif", ".png", ".json")
 
 
 @dataclass(frozen=True)
-class Options:
+class DreamOptions:
     """Film dreams: the world model sees a few frames of a fresh episode, then only the actions.
 
     Rows show the real frames, their reconstructions, what the model makes up under the same
@@ -62,7 +62,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Film; returns the exit code."""
-    options = parse(Options, args, "stormrl dream")
+    options = parse(DreamOptions, args, "stormrl dream")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.runs.agent import Agent
@@ -130,7 +130,7 @@ def _write(paths: Sequence[Path], seen: Dreams, record: dict[str, Any]) -> None:
             write_png(path, sheet(seen.filmed))
 
 
-def _record(agent: Agent, options: Options, seen: Dreams) -> dict[str, Any]:
+def _record(agent: Agent, options: DreamOptions, seen: Dreams) -> dict[str, Any]:
     return {
         "env": agent.config.env,
         "protocol": agent.config.protocol,
@@ -166,7 +166,7 @@ def _show(record: dict[str, Any], paths: Sequence[Path]) -> None:
     say(results(), "\n".join(map(str, paths)))
 
 
-def _check(options: Options) -> None:
+def _check(options: DreamOptions) -> None:
     for name in ("episodes", "error_episodes"):
         if getattr(options, name) < 1:
             raise UserError(name, f"is {getattr(options, name)}; give 1 or more")

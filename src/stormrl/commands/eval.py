@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class EvalOptions:
     """Play whole episodes with a trained agent. Every score goes to the run's scores.jsonl."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -44,7 +44,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Evaluate; returns the exit code."""
-    options = parse(Options, args, "stormrl eval")
+    options = parse(EvalOptions, args, "stormrl eval")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.runs.agent import Agent
@@ -86,14 +86,14 @@ def score_table(record: dict) -> object:
     return table(record["env"], columns, [row])
 
 
-def _check(options: Options) -> None:
+def _check(options: EvalOptions) -> None:
     if options.episodes is not None and options.episodes < 1:
         raise UserError("episodes", f"is {options.episodes}; give 1 or more")
     if not 0 <= options.seed < 2**31:
         raise UserError("seed", f"is {options.seed}; give a number from 0 to below 2**31")
 
 
-def _protocol(agent: Agent, options: Options) -> Protocol:
+def _protocol(agent: Agent, options: EvalOptions) -> Protocol:
     from stormrl.runs.whole import find_protocol
 
     protocol = find_protocol(options.protocol or agent.config.protocol)

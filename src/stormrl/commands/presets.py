@@ -19,7 +19,7 @@ ACTIONS = 6
 
 
 @dataclass(frozen=True)
-class Options:
+class PresetsOptions:
     """List algorithms, sizes, ablations and protocols."""
 
     json: bool = False
@@ -28,7 +28,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """List; returns the exit code."""
-    options = parse(Options, args, "stormrl presets")
+    options = parse(PresetsOptions, args, "stormrl presets")
     record = describe()
     if options.json:
         print_json(record)

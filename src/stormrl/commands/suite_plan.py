@@ -9,13 +9,13 @@ from typing import Any
 from stormrl.commands.output import number, print_facts, results, table
 from stormrl.history.progress import duration_text
 from stormrl.suite.estimate import Figures, figures_for
-from stormrl.suite.plan import Plan, Task
+from stormrl.suite.plan import SuitePlan, Task
 from stormrl.suite.share import Machine, Share, at_once
 from stormrl.suite.simulation import Cluster, simulate
 
 
 def plan_record(
-    out: str, plan: Plan, share: Share, machines: Sequence[Machine], bench: Sequence[Path]
+    out: str, plan: SuitePlan, share: Share, machines: Sequence[Machine], bench: Sequence[Path]
 ) -> dict[str, Any]:
     """The plan with its estimates; JSON-able, null where no figures are at hand."""
     figures = {task: figures_for(task.config, share, bench) for task in plan.standings}
@@ -61,7 +61,7 @@ def show_plan(record: Mapping[str, Any]) -> None:
     )
 
 
-def _run_record(plan: Plan, task: Task, figures: Figures | None) -> dict[str, Any]:
+def _run_record(plan: SuitePlan, task: Task, figures: Figures | None) -> dict[str, Any]:
     saved, config = plan.standings[task].saved, task.config
     return {
         "name": task.name,
@@ -77,7 +77,9 @@ def _run_record(plan: Plan, task: Task, figures: Figures | None) -> dict[str, An
     }
 
 
-def _suite_seconds(plan: Plan, figures: Mapping[Task, Figures | None], places: int) -> float | None:
+def _suite_seconds(
+    plan: SuitePlan, figures: Mapping[Task, Figures | None], places: int
+) -> float | None:
     works = []
     for task in plan.left:
         known = figures[task]

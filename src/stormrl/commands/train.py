@@ -60,7 +60,7 @@ class OldRun:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TrainChoice:
     """The flags that decide what the others mean."""
 
     preset: str = "paper"
@@ -71,7 +71,7 @@ class Choice:
 def main(args: Sequence[str]) -> int:
     """Train; returns the exit code."""
     asks_help = any(arg in ("-h", "--help") for arg in args)
-    choice = parse_some(Choice, args)
+    choice = parse_some(TrainChoice, args)
     if choice.resume is not None and not asks_help:
         return _resume(args)
     agent = agent_config(choice.preset, choice.size)

@@ -50,7 +50,7 @@ class RandomPlay(NamedTuple):
     episodes: int
 
 
-class Band(NamedTuple):
+class PublishedBand(NamedTuple):
     """Curves of several seeds, bin by bin; NaN where no seed ended an episode."""
 
     steps: tuple[int, ...]
@@ -60,10 +60,12 @@ class Band(NamedTuple):
     high: tuple[float, ...]
     """The highest seed."""
 
-    def until(self, step: float) -> Band:
+    def until(self, step: float) -> PublishedBand:
         """Its bins up to the one in which `step` lies."""
         kept = 1 + sum(end < step for end in self.steps)
-        return Band(self.steps[:kept], self.low[:kept], self.median[:kept], self.high[:kept])
+        return PublishedBand(
+            self.steps[:kept], self.low[:kept], self.median[:kept], self.high[:kept]
+        )
 
 
 _AN_UPDATE_A_STEP = "an update of 16 x 64 steps at every step"
@@ -126,12 +128,12 @@ def at(game: str, names: Sequence[str], end: int) -> tuple[float, ...]:
     return tuple(point for point in points if point is not None)
 
 
-def band(game: str, names: Sequence[str] = FAMILY) -> Band:
+def band(game: str, names: Sequence[str] = FAMILY) -> PublishedBand:
     """Lowest, median and highest seed of these run sets. Raises `KeyError` if there are none."""
     ends = bin_ends()
     points = [_spread(at(game, names, end)) for end in ends]
     low, median, high = zip(*points, strict=True)
-    return Band(ends, low, median, high)
+    return PublishedBand(ends, low, median, high)
 
 
 def random_play(game: str) -> RandomPlay:
