@@ -14,7 +14,6 @@ from stormrl.config import recipes
 from stormrl.config.parts import RunConfig
 from stormrl.disk import pretrained
 from stormrl.history.progress import SilentProgress
-from stormrl.pictures.media import read_video
 from stormrl.runs import demo, packing, whole
 from stormrl.runs.demo import (
     Deadline,
@@ -27,6 +26,7 @@ from stormrl.runs.demo import (
 )
 from stormrl.scores.held_actions import HeldAction
 from stormrl.scores.yardsticks import Yardsticks
+from videos import read_video
 
 # So few steps that all of them are warm-up: no agent is better than chance after that.
 SHORT = replace(recipes.catch(), steps=40, device="cpu")
@@ -160,7 +160,7 @@ def test_an_agent_that_only_holds_a_direction_has_not_learned_more() -> None:
     words = verdict(measured)
     assert "is clearly better than random play" in words
     assert "NOT clearly better than the best held action (RIGHT, 80 %)" in words
-    record = measured.record()["held"]
+    record = measured.as_dict()["held"]
     assert record["action"] == "RIGHT"
     assert record["mann_whitney_p"] > 0.1
 

@@ -1,4 +1,4 @@
-"""From observations to actions: what the agent remembers, and the policy's view of it."""
+"""Actor, from observations to actions: what the agent remembers, and the policy's view of it."""
 
 from __future__ import annotations
 

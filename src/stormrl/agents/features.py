@@ -1,4 +1,4 @@
-"""What the agent sees of the world model's state."""
+"""Features: what the agent sees of the world model's state."""
 
 from __future__ import annotations
 

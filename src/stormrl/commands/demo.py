@@ -49,7 +49,7 @@ def main(args: Sequence[str]) -> int:
         say(messages(), f"Stopped; {finished}, and stormrl demo begins anew.")
         return EXIT_INTERRUPTED
     if options.json:
-        print_json(done.record())
+        print_json(done.as_dict())
     else:
         _show(options.out, done)
     return 0

@@ -140,7 +140,7 @@ def _record(agent: Agent, options: DreamOptions, seen: Dreams) -> dict[str, Any]
         "temperature": options.temperature,
         "seed": options.seed,
         "sees_ahead": seen.error.sees_ahead,
-        "open_loop": seen.error.record(),
+        "open_loop": seen.error.as_dict(),
         "filmed": [_curves(scene) for scene in seen.filmed],
     }
 

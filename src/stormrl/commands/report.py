@@ -45,7 +45,7 @@ def main(args: Sequence[str]) -> int:
     with writing(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(page, encoding="utf-8", errors="replace")
-    record = overview.record() | {"out": str(options.out)}
+    record = overview.as_dict() | {"out": str(options.out)}
     if options.json:
         print_json(record)
     else:

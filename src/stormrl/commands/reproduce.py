@@ -193,7 +193,7 @@ def _records(
     comparisons: Sequence[Comparison], runs: Sequence[ScoredRun], parts: Sequence[RunDirectory]
 ) -> list[dict[str, Any]]:
     return [
-        comparison.record()
+        comparison.as_dict()
         | {
             "runs": [_run_record(run) for run in runs if run.game == comparison.game],
             "unfinished": [

@@ -1,4 +1,4 @@
-"""The run's written evidence: JSON lines for programs, TensorBoard and Weights & Biases for eyes.
+"""Logger of a run: JSON lines for programs, TensorBoard and Weights & Biases for eyes.
 
 `metrics.jsonl`, `episodes.jsonl` and `scores.jsonl` are histories: a resumed run cuts them back to
 its checkpoint, so that no step is there twice and none is missing.

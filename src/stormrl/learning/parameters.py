@@ -1,4 +1,4 @@
-"""How large the networks of a configuration are."""
+"""Parameter counts of a configuration's networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device, which arithmetic, and whether to compile: each chosen by one function."""
+"""Device, precision and compilation: each chosen by one function."""
 
 from __future__ import annotations
 

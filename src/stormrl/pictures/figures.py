@@ -71,7 +71,7 @@ def learning_curve(
 def error_curves(path: str | Path, open_loop: Mapping[str, Any], game: str) -> None:
     """Error of dreams over steps ahead, beside a copy of the last frame and a reconstruction.
 
-    open_loop: what `OpenLoopError.record` gives. The suffix of `path` chooses the format.
+    open_loop: what `OpenLoopError.as_dict` gives. The suffix of `path` chooses the format.
     """
     figure = Figure(figsize=(8, 4.5), layout=ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.08))
     axes = figure.add_subplot()

@@ -45,7 +45,7 @@ class Overview:
         """Games that were played."""
         return list(dict.fromkeys(group.name for group in self.groups))
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Ready for JSON; `aggregate` is that of the variant with the most games."""
         largest = max(self.standings, key=lambda standing: len(standing.games), default=None)
         aggregates = {s.variant: _aggregate_record(s.rows[0].aggregate) for s in self.standings}
@@ -84,7 +84,7 @@ def _game_record(row: GameRow) -> dict[str, Any]:
         "stderr": row.stderr,
         "human_normalised": row.human_normalised,
         "published": dict(row.published),
-        "reproduction": None if row.comparison is None else row.comparison.record(),
+        "reproduction": None if row.comparison is None else row.comparison.as_dict(),
         "reservations": row.reservations,
         "on_track": [track_record(run.config, run.track) for run in row.game.runs],
     }

@@ -102,7 +102,7 @@ class Show(NamedTuple):
     """Of the games that it played."""
     files: Sequence[Path]
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""
         config = self.agent.config
         return {
@@ -153,7 +153,7 @@ class DemoComparison(NamedTuple):
         found = (published_then(self.env, step) for step in steps)
         return list(dict.fromkeys(then for then in found if then is not None))
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The result, JSON-able."""
         config = self.plan.config
         return {
@@ -170,19 +170,19 @@ class DemoComparison(NamedTuple):
             "trained": _sample(self.trained),
             "mann_whitney_p": self.chance,
             "clearly_better": self.clear,
-            "held": self._held_record(self.yardsticks.held),
-            "pretrained": self._pretrained_record(self.yardsticks.pretrained),
+            "held": self._held_dict(self.yardsticks.held),
+            "pretrained": self._pretrained_dict(self.yardsticks.pretrained),
             "published": self._published_records(),
             "files": [str(path) for path in self.files],
         }
 
-    def _held_record(self, held: HeldAction | None) -> dict[str, Any] | None:
+    def _held_dict(self, held: HeldAction | None) -> dict[str, Any] | None:
         """The best held action, and the test of the trained agent against it."""
         if held is None:
             return None
         return held._asdict() | {"mann_whitney_p": chance(self.trained, held.returns)}
 
-    def _pretrained_record(self, agent: Pretrained | None) -> dict[str, Any] | None:
+    def _pretrained_dict(self, agent: Pretrained | None) -> dict[str, Any] | None:
         """The pretrained agent, and its test against random play."""
         if agent is None:
             return None
@@ -206,13 +206,13 @@ class Demonstration(NamedTuple):
     show: Show | None
     comparisons: Sequence[DemoComparison]
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""
         return {
             "minutes": self.minutes,
             "seconds": self.seconds,
-            "pretrained": None if self.show is None else self.show.record(),
-            "games": [comparison.record() for comparison in self.comparisons],
+            "pretrained": None if self.show is None else self.show.as_dict(),
+            "games": [comparison.as_dict() for comparison in self.comparisons],
         }
 
     @property
@@ -390,7 +390,7 @@ def verdict(comparison: DemoComparison) -> str:
 
 def write_summary(out: Path, done: Demonstration) -> None:
     """Write summary.json and summary.md."""
-    (out / "summary.json").write_text(json.dumps(plain(done.record()), indent=2) + "\n")
+    (out / "summary.json").write_text(json.dumps(plain(done.as_dict()), indent=2) + "\n")
     lines = [HEADER, ("---",) * len(HEADER), *table(done.comparisons)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     words = "\n\n".join(verdict(comparison) for comparison in done.comparisons)

@@ -1,4 +1,4 @@
-"""Finished runs with their scores: trained as far as they are not, evaluated unless they are."""
+"""Runs with evaluation scores: trained as far as they are not, evaluated unless they are."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ class Trainer:
         if metrics:
             self.recorder.metrics(self.step, self.updated, metrics)
         for diagnosis in self.skipped.read(self.replay):
-            self.recorder.diagnosis(self.step, diagnosis.record())
+            self.recorder.diagnosis(self.step, diagnosis.as_dict())
             diagnosis.check(self.config.max_skipped)
         return {name: metrics[name] for name in SHOWN if name in metrics}
 

@@ -1,4 +1,4 @@
-"""Whether a run is where published runs were after as many environment steps.
+"""Learning-curve comparison: whether a run is where published runs were after as many steps.
 
 Training returns are compared in bins of 5,000 steps with the learning curves of DreamerV3 of 2023,
 whose runs lie in a prediction interval for one run more. Equal steps are not equal compute, so what
@@ -115,7 +115,7 @@ class Bin(NamedTuple):
             return TrackVerdict.ABOVE
         return TrackVerdict.UNTOLD if self.confused else TrackVerdict.WITHIN
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What is known, JSON-able."""
         return {
             "first_step": self.end - WIDTH + 1,
@@ -202,12 +202,12 @@ def track_record(config: RunConfig, found: Track | None) -> dict[str, Any]:
         "game": found.game,
         "step": found.step,
         "verdict": found.verdict.value,
-        "judged": None if judged is None else judged.record(),
+        "judged": None if judged is None else judged.as_dict(),
         "level": LEVEL,
         "published": [run_set(name)._asdict() for name in FAMILY],
         "caveat": CAVEATS.get(found.game),
         "differences": differences(config),
-        "bins": [each.record() for each in found.bins],
+        "bins": [each.as_dict() for each in found.bins],
     }
 
 

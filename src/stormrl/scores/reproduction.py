@@ -1,4 +1,4 @@
-"""Whether new runs of a game agree with the released runs of STORM.
+"""Prediction intervals: whether new runs of a game agree with the released runs of STORM.
 
 The reference is those five runs alone: the authors' later ones had half the width and another
 protocol. Returns are compared on their own scale, on which the released runs of a game show no skew
@@ -109,7 +109,7 @@ class Comparison(NamedTuple):
                 return count
         return None
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What is known, JSON-able."""
         return {
             "game": self.game,

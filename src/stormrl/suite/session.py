@@ -1,4 +1,4 @@
-"""One sitting of a suite: runs are handed out, tried again, watched, and stopped on request."""
+"""Scheduler: runs are handed out, tried again, watched, and stopped on request."""
 
 from __future__ import annotations
 

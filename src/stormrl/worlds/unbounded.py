@@ -1,4 +1,4 @@
-"""The sequence model over a stream of any length, in windows no longer than those of training."""
+"""Sliding-window inference: the sequence model over a stream of any length."""
 
 from __future__ import annotations
 
