@@ -15,8 +15,9 @@ import gymnasium
 import numpy as np
 from scipy.stats import skew, zscore
 
-from stormrl.scores.curves import FAMILY, NEAREST, PPO, WIDTH, at, bin_ends, games
+from stormrl.scores.curves import FAMILY, NEAREST, PPO, WIDTH, at, bin_ends
 from stormrl.scores.on_track import FIRST, SEVERAL, Bin, ReturnScale, weak_play
+from stormrl.scores.published import games
 from stormrl.scores.reproduction import prediction_interval
 
 ENDS = [end for end in bin_ends() if end >= FIRST]

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stormrl.disk.jsonlines import JsonLines, read_jsonlines
 from stormrl.errors import UserError
 from stormrl.history.recorder import Recorder, TensorBoard, Wandb, rewind
-from stormrl.pictures.media import read_video
+from videos import read_video
 
 FRAMES = np.stack([np.full((32, 48, 3), shade, np.uint8) for shade in (0, 90, 180)])
 

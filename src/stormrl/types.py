@@ -1,4 +1,4 @@
-"""Records that travel between the parts, with their shapes.
+"""Data types: records that travel between the parts, with their shapes.
 
 `B` batch, `T` time, `H` horizon, `K x C` categoricals x classes, `Z = K * C`, `D` hidden width.
 `reward[t]` and `continues[t]` follow `action[t]`, taken at `obs[t]`; `is_first[t]` marks a reset.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -64,3 +66,10 @@ class Memory(NamedTuple):
     """Which weights encoded the frames: the `Actor.weights` of that time."""
     filled: Int[Tensor, " B"]
     """Steps that are remembered, from the first place on."""
+
+
+def image_tensor(
+    images: np.ndarray, device: torch.device | str
+) -> UInt8[Tensor, "... channels height width"]:
+    """Images of an environment, uint8 [..., height, width, channels], as networks take them."""
+    return torch.from_numpy(images).to(device).movedim(-1, -3)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.nn.functional import log_probability, sample_index
+from stormrl.types import image_tensor
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.unbounded import UnboundedSequence
 
@@ -94,7 +95,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         super().reset(seed=seed)
         context = (options or {}).get("context") or self._any_context()
         model = self.world_model
-        frames = torch.from_numpy(context.obs).to(self.device).permute(0, 3, 1, 2)
+        frames = image_tensor(context.obs, self.device)
         posterior = model.encode(frames.unsqueeze(0))
         z = model.latent.sample(posterior, self._uniform(posterior.shape[:-1]))
         self.sequence, self.dreamt = UnboundedSequence(model, self.limit), 0

@@ -13,6 +13,7 @@ from stormrl.acting.actor import remember
 from stormrl.dreams.env import DreamContext
 from stormrl.envs import PROTOCOLS, action_meanings, make_env
 from stormrl.runs.agent import Agent
+from stormrl.types import image_tensor
 
 LEAD = 24
 """Steps, at most, that the agent plays before a context begins."""
@@ -104,7 +105,7 @@ class RealGame:
         }
 
     def _image(self) -> Tensor:
-        return torch.from_numpy(self.obs).to(self.agent.device).permute(2, 0, 1).unsqueeze(0)
+        return image_tensor(self.obs, self.agent.device).unsqueeze(0)
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.from_numpy(self.rng.random(shape, np.float32)).to(self.agent.device)

@@ -1,4 +1,4 @@
-"""The trained agent, to take into your own program."""
+"""The trained agent, a policy to take into your own program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stormrl.envs import PROTOCOLS, game_sizes, make_env
 from stormrl.learning.learner import Learner
 from stormrl.learning.state import largest_state, restore_models
 from stormrl.machine.device import Backend, choose_device
-from stormrl.types import Memory
+from stormrl.types import Memory, image_tensor
 
 
 class Agent:
@@ -54,7 +54,7 @@ class Agent:
 
         Pass the memory that the last call returned, and None at the start of an episode.
         """
-        image = torch.from_numpy(obs).to(self.device).permute(2, 0, 1).unsqueeze(0)
+        image = image_tensor(obs, self.device).unsqueeze(0)
         is_first = torch.tensor([memory is None], device=self.device)
         memory = memory or self.actor.begin(1, image.shape[1:])
         action, memory = self.actor.act(image, memory, is_first, greedy)

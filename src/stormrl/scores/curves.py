@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from stormrl.scores.published import PREFIX, game_of
+from stormrl.scores.published import PREFIX, game_of, games
 
 WIDTH = 5_000
 """Environment steps of a bin, four emulator frames each."""
@@ -95,11 +95,6 @@ def run_set(name: str) -> RunSet:
     title, compute = _ABOUT[name]
     seeds = min(len(curves(game, name)) for game in games())
     return RunSet(name, title, seeds, compute, _tables()["sources"][name])
-
-
-def games() -> list[str]:
-    """The games that there are curves of, named as in `Pong`."""
-    return list(_tables()["curves"])
 
 
 def game_with_curves(env_id: str) -> str | None:
