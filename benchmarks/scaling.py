@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from simulation import Cluster, Result, Work, simulate, uptimes
 from stormrl.config.parts import RunConfig
 from stormrl.config.presets import agent_config
 from stormrl.disk.files import read_json
@@ -31,7 +32,6 @@ from stormrl.suite.plan import SuitePlan, Task, tasks
 from stormrl.suite.ray_pool import RayPool
 from stormrl.suite.session import SuiteSession
 from stormrl.suite.share import Share
-from stormrl.suite.simulation import Cluster, Result, Work, simulate, uptimes
 from stormrl.suite.standing import Standing
 from stormrl.suite.storage import Storage
 

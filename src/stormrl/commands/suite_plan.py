@@ -8,10 +8,9 @@ from typing import Any
 
 from stormrl.commands.output import number, print_facts, results, table
 from stormrl.history.progress import duration_text
-from stormrl.suite.estimate import Figures, figures_for
+from stormrl.suite.estimate import Figures, figures_for, seconds_of_all
 from stormrl.suite.plan import SuitePlan, Task
 from stormrl.suite.share import Machine, Share, at_once
-from stormrl.suite.simulation import Cluster, simulate
 
 
 def plan_record(
@@ -80,13 +79,13 @@ def _run_record(plan: SuitePlan, task: Task, figures: Figures | None) -> dict[st
 def _suite_seconds(
     plan: SuitePlan, figures: Mapping[Task, Figures | None], places: int
 ) -> float | None:
-    works = []
+    seconds = []
     for task in plan.left:
         known = figures[task]
         if known is None or places == 0:
             return None
-        works.append(known.work(task.config, plan.standings[task].saved))
-    return simulate(works, Cluster(machines=1, slots=max(places, 1))).seconds
+        seconds.append(known.seconds(task.config, plan.standings[task].saved))
+    return seconds_of_all(seconds, max(places, 1))
 
 
 def _most_at_once(memory: Sequence[int | None], places: int) -> int | None:
