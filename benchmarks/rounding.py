@@ -22,9 +22,8 @@ from stormrl.envs import PROTOCOLS, make_env
 from stormrl.learning.state import copy_tensors, module_tensors
 from stormrl.runs.agent import Agent
 from stormrl.runs.packing import round_networks
+from stormrl.seeds import PROBE_SEED
 from stormrl.types import Memory
-
-SEED = 5_000_000
 
 
 class Moment(NamedTuple):
@@ -73,16 +72,16 @@ def round_all(which: Callable[[str, Tensor], bool]) -> Callable[[Agent], None]:
 
 def played(agent: Agent, steps: int) -> Iterator[Moment]:
     """Image, memory and random numbers of every step."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(PROBE_SEED)
     env = make_env(agent.config.env, PROTOCOLS[agent.config.protocol])
     config = agent.config.agent
     noise = config.acting.context + 1, config.world_model.latent.categoricals
     memory, over, episode = agent.actor.begin(1, (3, 64, 64)), True, 0
-    obs, _ = env.reset(seed=SEED)
+    obs, _ = env.reset(seed=PROBE_SEED)
     for _ in range(steps):
         if over:
             episode += 1
-            obs, _ = env.reset(seed=SEED + episode)
+            obs, _ = env.reset(seed=PROBE_SEED + episode)
         is_first = torch.tensor([over])
         memory = memory._replace(filled=torch.where(is_first, 0, memory.filled))
         image, uniform = torch.from_numpy(obs).permute(2, 0, 1)[None], torch.rand(1, *noise)

@@ -13,7 +13,7 @@ from small_runs import go_on, history, new_run
 from stormrl.acting.actor import empty_memory
 from stormrl.acting.evaluate import PARALLEL, evaluate
 from stormrl.envs import PROTOCOLS
-from stormrl.runs.trainer import EVALUATION_SEED
+from stormrl.seeds import EVALUATION_SEED
 
 COUNTING = "Counting-v0"
 LAST = 1000.0

@@ -13,7 +13,7 @@ import stormrl
 
 PACKAGE = Path(stormrl.__file__).parent
 LAYERS = (
-    ("errors", "types"),
+    ("errors", "seeds", "types"),
     ("config", "envs", "pictures"),
     ("nn",),
     ("machine", "worlds"),

@@ -22,7 +22,6 @@ from stormrl.config.presets import agent_config
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
 from stormrl.runs.scored import scored
-from stormrl.runs.trainer import EVALUATION_SEED
 from stormrl.runs.whole import steps_done
 from stormrl.scores.file import read_scores, write_scores
 from stormrl.scores.published import STORM, games, published_agent
@@ -35,6 +34,7 @@ from stormrl.scores.reproduction import (
     exit_code,
     prediction_interval,
 )
+from stormrl.seeds import EVALUATION_SEED
 
 TELLING = ("Boxing", "RoadRunner", "CrazyClimber")
 STEPS = 24

@@ -14,6 +14,7 @@ from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, print_json, results, say, writing
 from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
+from stormrl.seeds import FILM_SEED
 
 if TYPE_CHECKING:
     from stormrl.dreams.scenes import Scene
@@ -51,7 +52,7 @@ class DreamOptions:
     """1 draws from the prior as it is, less sharpens it, 0 takes the most probable."""
     step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Step of the checkpoint; by default the newest."""
-    seed: int = 2_000_000
+    seed: int = FILM_SEED
     """Seed of the first episode and of the draws; the next episodes count on. The default is that
     of no episode of the training."""
     device: str = "auto"

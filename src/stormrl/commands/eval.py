@@ -12,6 +12,7 @@ import tyro
 from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, number, print_json, results, table
 from stormrl.errors import UserError
+from stormrl.seeds import EVALUATION_SEED
 
 if TYPE_CHECKING:
     from stormrl.envs import Protocol
@@ -30,7 +31,7 @@ class EvalOptions:
     """Rules of play: official, atari100k or machado; by default those of the training."""
     step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Step of the checkpoint; by default the newest."""
-    seed: int = 1_000_000
+    seed: int = EVALUATION_SEED
     """Seed of the first episode; the next ones count on. The default is that of the training's own
     evaluations, and no episode of the training has it."""
     greedy: bool = False

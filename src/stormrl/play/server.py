@@ -26,8 +26,8 @@ from stormrl.play.session import TOO_MANY, PlaySession
 from stormrl.play.table import Table
 from stormrl.play.tape import PlayFilm, save
 from stormrl.runs.agent import Agent
+from stormrl.seeds import GAME_SEED
 
-SEED = 4_000_000
 """Seed of the first game: no episode of training, evaluation or films has it."""
 GAMES = 10_000
 """Seeds that a session has to itself."""
@@ -81,7 +81,7 @@ class Server:
         if len(self.open) + self.waiting >= self.limit:
             await socket.close(TOO_MANY, f"{self.limit} games are being played; close one")
             return
-        seed = SEED + GAMES * next(self.numbers)
+        seed = GAME_SEED + GAMES * next(self.numbers)
         loop = asyncio.get_running_loop()
         self.waiting += 1
         try:

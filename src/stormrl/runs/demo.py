@@ -31,13 +31,13 @@ from stormrl.scores.held_actions import HeldAction
 from stormrl.scores.published import STEPS, STORM, game_of
 from stormrl.scores.summary import mean_and_stderr, score_text
 from stormrl.scores.yardsticks import PublishedThen, Yardsticks, chance, published_then, yardsticks
+from stormrl.seeds import FILM_SEED, GAME_SEED, RANDOM_SEED
 
 CLEAR = 0.01
 """An agent is called better if it would have such returns by less than this chance otherwise."""
 CONTEXT, HORIZON, FILMED = 8, 24, 3
 GAMES = 2
 """Games that the pretrained agent plays."""
-RANDOM_SEED, FILM_SEED, GAME_SEED = 3_000_000, 2_000_000, 4_000_000
 HEADER = ("game", "player", "steps", "return", "p random", "p held")
 NOTE = f"""\
 Returns are means ± standard errors of whole episodes. held: the best of all policies that keep one

@@ -34,8 +34,8 @@ from stormrl.machine.device import choose_backend, compute_deterministically
 from stormrl.machine.random_state import random_state, restore_random_state, seed_all
 from stormrl.machine.stop import StopRequest
 from stormrl.pictures.media import stack_rows
+from stormrl.seeds import EVALUATION_SEED
 
-EVALUATION_SEED = 1_000_000
 DREAM_FPS = 8
 DREAM_WINDOWS = 3
 GROUPS = {"collector", "random", "metrics", "skipped"}

@@ -26,7 +26,8 @@ from stormrl.experience.demonstration import check_demonstration
 from stormrl.history.progress import Progress, SilentProgress
 from stormrl.machine.device import choose_device, settled, settled_before
 from stormrl.runs.agent import Agent
-from stormrl.runs.trainer import EVALUATION_SEED, Outcome, Trainer
+from stormrl.runs.trainer import Outcome, Trainer
+from stormrl.seeds import EVALUATION_SEED
 
 Started = Callable[[Trainer], None]
 
