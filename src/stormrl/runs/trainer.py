@@ -22,7 +22,7 @@ from stormrl.experience.demonstration import load_demonstration
 from stormrl.experience.replay import Replay
 from stormrl.experience.store import Manifest, ReplayStore
 from stormrl.history.progress import Progress
-from stormrl.history.recorder import Recorder, TensorBoard, rewind
+from stormrl.history.recorder import Recorder, Sink, TensorBoard, Wandb, rewind
 from stormrl.learning.graphs import updates
 from stormrl.learning.learner import Learner
 from stormrl.learning.metrics import MetricSum
@@ -62,8 +62,8 @@ class Outcome(NamedTuple):
 class Trainer:
     """Collects experience, updates the learner, records, evaluates and saves, each in its time."""
 
-    def __init__(self, run: RunDirectory, progress: Progress) -> None:
-        self.run, self.config, self.progress = run, run.config, progress
+    def __init__(self, run: RunDirectory, progress: Progress, wandb: str | None = None) -> None:
+        self.run, self.config, self.progress, self.wandb = run, run.config, progress, wandb
         config, agent = run.config, run.config.agent
         self.protocol = PROTOCOLS[config.protocol]
         self.env = make_env(config.env, self.protocol)
@@ -102,8 +102,7 @@ class Trainer:
         Raises `Fault`, after saving, if the environment fails or too many updates in a row had to
         be skipped.
         """
-        tensorboard = TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)
-        self.recorder = Recorder(self.run.path, [tensorboard], elapsed_s=self.elapsed_s)
+        self.recorder = Recorder(self.run.path, self._sinks(), elapsed_s=self.elapsed_s)
         scores: Sequence[Score] = []
         saved = self.step
         try:
@@ -123,6 +122,10 @@ class Trainer:
             self.recorder.close()
             self.env.close()
         return Outcome(self.step, self.step >= self.config.steps, scores)
+
+    def _sinks(self) -> list[Sink]:
+        shown = [] if self.wandb is None else [Wandb(self.run.path, self.wandb)]
+        return [*shown, TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)]
 
     def save(self) -> None:
         """Write the whole state of the run as a checkpoint."""

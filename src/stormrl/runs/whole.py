@@ -24,6 +24,7 @@ from stormrl.envs.make import find_spec
 from stormrl.errors import UserError
 from stormrl.experience.demonstration import check_demonstration
 from stormrl.history.progress import Progress, SilentProgress
+from stormrl.history.recorder import import_wandb
 from stormrl.machine.device import choose_device, settled, settled_before
 from stormrl.runs.agent import Agent
 from stormrl.runs.trainer import Outcome, Trainer
@@ -37,17 +38,21 @@ def train(
     run_dir: str | Path,
     progress: Progress | None = None,
     started: Started = lambda trainer: None,
+    wandb: str | None = None,
 ) -> Outcome:
     """Train a new agent in a new directory.
 
-    progress: shows how it goes; nothing by default. started: called before the first step.
+    progress: shows how it goes; nothing by default. started: called before the first step. wandb:
+    project of Weights & Biases to show the run in too.
     Ctrl-C saves and returns early; `resume` goes on. Raises `UserError`, before anything is
     written, if the run cannot be: unknown game or protocol, device not there, directory in use.
     """
     config.agent.check_positions()
     check(config)
     check_demonstration(config.agent, config.env, config.protocol)
-    return _train(RunDirectory.create(run_dir, settled(config)), progress, started)
+    if wandb is not None:
+        import_wandb()
+    return _train(RunDirectory.create(run_dir, settled(config)), progress, started, wandb)
 
 
 def resume(
@@ -55,10 +60,12 @@ def resume(
     steps: int | None = None,
     progress: Progress | None = None,
     started: Started = lambda trainer: None,
+    wandb: str | None = None,
 ) -> Outcome:
     """Go on with a run exactly where its last checkpoint was saved.
 
     steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
+    wandb: as in `train`; what is not given again is not shown there any more.
     Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
     """
     run = resumable(run_dir)
@@ -70,7 +77,7 @@ def resume(
     done = steps_done(run.path)
     if done == run.config.steps:
         return Outcome(done, True, ())
-    return _train(run, progress, started)
+    return _train(run, progress, started, wandb)
 
 
 def resumable(run_dir: str | Path) -> RunDirectory:
@@ -158,9 +165,11 @@ def _check_memory(config: RunConfig, image_bytes: int, device: torch.device) -> 
         raise UserError("replay.capacity", f"{sizes}; give less")
 
 
-def _train(run: RunDirectory, progress: Progress | None, started: Started) -> Outcome:
+def _train(
+    run: RunDirectory, progress: Progress | None, started: Started, wandb: str | None
+) -> Outcome:
     with run.lock():
-        trainer = Trainer(run, progress or SilentProgress())
+        trainer = Trainer(run, progress or SilentProgress(), wandb)
         trainer.restore()
         started(trainer)
         return trainer.train()
