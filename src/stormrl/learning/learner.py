@@ -18,6 +18,7 @@ from stormrl.config.parts import AgentConfig, OptimizerConfig
 from stormrl.experience.replay import Replay, joined
 from stormrl.learning.imagination import Imagination, Noise
 from stormrl.machine.device import Backend
+from stormrl.nn.layers import layers_for
 from stormrl.types import Batch, Trajectory
 from stormrl.worlds.latent import WorldModel
 
@@ -49,7 +50,9 @@ class Learner:
     def __init__(self, config: AgentConfig, actions: int, backend: Backend) -> None:
         self.config = config
         self.backend = backend
-        self.world_model = WorldModel(config.world_model, actions).to(backend.device).eval()
+        layers = layers_for(backend.device)
+        world_model = WorldModel(config.world_model, actions, layers=layers)
+        self.world_model = world_model.to(backend.device).eval()
         state = agent_state(config.actor_critic.state, self.world_model)
         self.actor_critic = ActorCritic(config.actor_critic, state, actions).to(backend.device)
         self.world_optimizer = _adam(self.world_model, config.world_model.optimizer, backend)
