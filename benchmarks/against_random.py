@@ -20,8 +20,7 @@ from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
 from stormrl.pictures.figures import Curve, learning_curve
 from stormrl.scores.summary import mean_and_stderr
-
-RANDOM_SEED = 3_000_000
+from stormrl.seeds import RANDOM_SEED
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from scipy.stats import mannwhitneyu
 
 from atari_figures import Episodes, draw, standing
 from held_actions import policy_text, return_text, with_episodes
+from scripts import run as run_script
 from stormrl.disk.files import read_json
 from stormrl.disk.jsonlines import plain
 from stormrl.disk.run_directory import RunDirectory
@@ -291,8 +291,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -20,8 +20,7 @@ from stormrl.dreams.env import DreamContext, DreamEnv
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.envs.toy import CENTRE, GRID, STAY, Catch
 from stormrl.runs.agent import Agent
-
-SEED = 5_000_000
+from stormrl.seeds import PROBE_SEED
 
 
 def main() -> None:
@@ -29,13 +28,13 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--episodes", type=int, default=20, help="falls for each column")
     options = parser.parse_args()
-    torch.manual_seed(SEED)
+    torch.manual_seed(PROBE_SEED)
     agent = Agent.load(options.run, device="cpu")
     env = make_env(agent.config.env, PROTOCOLS[agent.config.protocol])
     game = env.unwrapped
     assert isinstance(game, Catch)
     by_column = {column: [] for column in range(GRID)}
-    seed = SEED
+    seed = PROBE_SEED
     while min(len(found) for found in by_column.values()) < options.episodes:
         column, context = hidden_ball(env, seed, agent.config.agent.acting.context)
         by_column[column].append(context)

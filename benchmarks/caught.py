@@ -16,8 +16,7 @@ import torch
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.envs.toy import Catch
 from stormrl.runs.agent import Agent
-
-SEED = 4_000_000
+from stormrl.seeds import GAME_SEED
 
 
 def main() -> None:
@@ -26,13 +25,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=40)
     parser.add_argument("--greedy", action="store_true", help="take the most probable action")
     options = parser.parse_args()
-    torch.manual_seed(SEED)
+    torch.manual_seed(GAME_SEED)
     agent = Agent.load(options.run, device="cpu")
     env = make_env(agent.config.env, PROTOCOLS[agent.config.protocol])
     falls = [
         fall
         for episode in range(options.episodes)
-        for fall in play(agent, env, SEED + episode, options.greedy)
+        for fall in play(agent, env, GAME_SEED + episode, options.greedy)
     ]
     by_column = defaultdict(list)
     for column, reward in falls:

@@ -41,6 +41,7 @@ from stormrl.nn.conv import Encoder
 from stormrl.nn.cpu.batch_norm import BatchNorm
 from stormrl.nn.cpu.strided import Doubling, Halving, halve_relu
 from stormrl.nn.functional import symlog, two_hot_cross_entropy, two_hot_position
+from stormrl.nn.layers import FOR_CPU
 from stormrl.nn.precision import compute_dtype
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.worlds.latent import WorldModel
@@ -162,7 +163,7 @@ def _layer(what: str, config: AgentConfig, layer: nn.Module, plain: Forward, sid
 
 def clip(config: AgentConfig) -> Decision:
     """Clipping the gradients of a world model and taking Adam's step with them."""
-    model = WorldModel(config.world_model, SPACES)
+    model = WorldModel(config.world_model, SPACES, layers=FOR_CPU)
     parameters = list(model.parameters())
     adam = torch.optim.Adam(parameters, lr=0.0, fused=True)
     for p in parameters:
@@ -283,7 +284,7 @@ def with_relu(config: AgentConfig) -> Decision:
 
 def read_images(config: AgentConfig) -> Decision:
     """Contexts to embeddings, outside of training."""
-    encoder = Encoder(3, config.world_model.image.channels)
+    encoder = Encoder(3, config.world_model.image.channels, FOR_CPU)
     count = config.imagination.batch_size * config.imagination.context
     images = torch.randint(256, (count, 64, 64, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     encoder.train()
@@ -325,7 +326,7 @@ def two_hot(config: AgentConfig) -> Decision:
 
 def shared_states(config: AgentConfig) -> Decision:
     """Actor, critic and slow critic on all imagined states, gradients included."""
-    world_model = WorldModel(config.world_model, SPACES)
+    world_model = WorldModel(config.world_model, SPACES, layers=FOR_CPU)
     state = agent_state(config.actor_critic.state, world_model)
     agent = ActorCritic(config.actor_critic, state, ACTIONS)
     shape = (config.imagination.batch_size, config.imagination.horizon)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scripts import run
 from stormrl.acting.evaluate import RandomPlayer, Score, evaluate, random_scores
 from stormrl.commands.output import messages, number, results, say, table
 from stormrl.disk.files import read_json
@@ -35,12 +35,12 @@ from stormrl.machine.provenance import provenance
 from stormrl.runs.whole import find_protocol
 from stormrl.scores.published import game_of
 from stormrl.scores.summary import mean_and_stderr
+from stormrl.seeds import HELD_SEED, RANDOM_SEED, SCAN_SEED
 from stormrl.types import Carry
 
 GAMES = ("RoadRunner", "UpNDown", "CrazyClimber", "KungFuMaster", "Boxing")
 SHARES = (0.8, 1.0)
 # Apart from those of trainings, of their evaluations, and from each other.
-RANDOM_SEED, SCAN_SEED, FINAL_SEED = 3_000_000, 6_000_000, 7_000_000
 HOW = (
     "The candidates are the policies with the highest means over the episodes of the scan, which "
     "are cut at max_steps; choosing them and measuring them used different episodes. The best held "
@@ -92,7 +92,7 @@ def settings(protocol: Protocol, options: argparse.Namespace) -> dict[str, Any]:
         "protocol": protocol.name,
         "how": HOW,
         **{name: getattr(options, name) for name in counts},
-        "seeds": {"random": RANDOM_SEED, "scan": SCAN_SEED, "held": FINAL_SEED},
+        "seeds": {"random": RANDOM_SEED, "scan": SCAN_SEED, "held": HELD_SEED},
     }
 
 
@@ -117,7 +117,7 @@ def measured(env_id: str, protocol: Protocol, options: argparse.Namespace) -> di
     tried = scanned(env_id, protocol, len(words), options)
     best_few = leaders({held: mean(scores) for held, scores in tried.items()}, options.candidates)
     fresh = {
-        held: played(held, len(words), env_id, protocol, options.episodes, FINAL_SEED)
+        held: played(held, len(words), env_id, protocol, options.episodes, HELD_SEED)
         for held in best_few
     }
     best = leaders({held: mean(scores) for held, scores in fresh.items()}, 1)[0]
@@ -241,8 +241,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run(main)

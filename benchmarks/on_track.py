@@ -15,8 +15,9 @@ import gymnasium
 import numpy as np
 from scipy.stats import skew, zscore
 
-from stormrl.scores.curves import FAMILY, NEAREST, PPO, WIDTH, at, bin_ends, games
-from stormrl.scores.on_track import FIRST, SEVERAL, Bin, Scale, weak_play
+from stormrl.scores.curves import FAMILY, NEAREST, PPO, WIDTH, at, bin_ends
+from stormrl.scores.on_track import FIRST, SEVERAL, Bin, ReturnScale, weak_play
+from stormrl.scores.published import games
 from stormrl.scores.reproduction import prediction_interval
 
 ENDS = [end for end in bin_ends() if end >= FIRST]
@@ -46,7 +47,7 @@ class Counts(NamedTuple):
 
 
 def compared(game: str, end: int, value: float, published: Sequence[float], level: float) -> Bin:
-    scale = Scale.of(game)
+    scale = ReturnScale.of(game)
     return Bin(end, (value,), tuple(published), weak_play(game, end), scale, level)
 
 
@@ -151,7 +152,7 @@ def main() -> None:
         beside = [name for name in FAMILY if name != of]
         print(f"{of} beside {' + '.join(beside)}: {Counts.of(others_runs(of, beside))}")
     print(f"skewness of returns: {skewness(lambda game, x: x):.2f}")
-    print(f"skewness on the scale: {skewness(lambda game, x: Scale.of(game).to(x)):.2f}")
+    print(f"skewness on the scale: {skewness(lambda game, x: ReturnScale.of(game).to(x)):.2f}")
     for title, names in SETS.items():
         for end in TOLD_AT:
             told = telling(end, names)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts import run
 from stormrl.disk.files import read_json
-from stormrl.errors import UserError
 
 DATA = Path(__file__).parents[1] / "src" / "stormrl" / "data" / "held_actions.json"
 
@@ -51,8 +50,4 @@ def to_json(record: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -13,6 +13,7 @@ import torch
 from stormrl.play.packets import Pace, packet, point
 from stormrl.play.table import Table
 from stormrl.runs.agent import Agent
+from stormrl.seeds import GAME_SEED
 
 WARM_UP = 20
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--speed", type=float, help="steps a second to keep to, as the page does")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table(Agent.load(options.run, device="cpu"), seed=4_000_000, context=8)
+    table = Table(Agent.load(options.run, device="cpu"), seed=GAME_SEED, context=8)
     table.advance({"real": "agent", "dream": "agent"})
     wall, cpu = [], []
     for number in range(WARM_UP + options.steps):

@@ -13,7 +13,14 @@ import numpy as np
 from scipy.stats import skew, zscore
 
 from stormrl.scores.published import STORM, STORM_RERUN, games, published_agent
-from stormrl.scores.reproduction import MANY, PPO, Comparison, Verdict, compare, prediction_interval
+from stormrl.scores.reproduction import (
+    MANY,
+    PPO,
+    Comparison,
+    ReproductionVerdict,
+    compare,
+    prediction_interval,
+)
 
 LEVELS = (0.9, 0.95, 0.99)
 TELLING = ("Boxing", "RoadRunner", "CrazyClimber")
@@ -41,8 +48,8 @@ def later(level: float) -> Iterator[Comparison]:
 
 def counts(comparisons: Iterator[Comparison]) -> Counts:
     verdicts = Counter(comparison.verdict for comparison in comparisons)
-    told = verdicts[Verdict.REPRODUCED]
-    return Counts(told + verdicts[Verdict.TOO_FEW], told, verdicts.total())
+    told = verdicts[ReproductionVerdict.REPRODUCED]
+    return Counts(told + verdicts[ReproductionVerdict.TOO_FEW], told, verdicts.total())
 
 
 def symlog(x: np.ndarray) -> np.ndarray:

@@ -23,9 +23,8 @@ from stormrl.envs import PROTOCOLS, make_env
 from stormrl.learning.state import copy_tensors, module_tensors
 from stormrl.runs.agent import Agent
 from stormrl.runs.packing import round_networks
+from stormrl.seeds import PROBE_SEED
 from stormrl.types import View
-
-SEED = 5_000_000
 
 
 class Moment(NamedTuple):
@@ -75,14 +74,14 @@ def round_all(which: Callable[[str, Tensor], bool]) -> Callable[[Agent], None]:
 
 def played(agent: Agent, steps: int) -> Iterator[Moment]:
     """Image, what is taken along, and the seed of the draws of every step."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(PROBE_SEED)
     env = make_env(agent.config.env, PROTOCOLS[agent.config.protocol])
     carry, over, episode = agent.actor.begin(1), True, 0
-    obs, _ = env.reset(seed=SEED)
+    obs, _ = env.reset(seed=PROBE_SEED)
     for step in range(steps):
         if over:
             episode += 1
-            obs, _ = env.reset(seed=SEED + episode)
+            obs, _ = env.reset(seed=PROBE_SEED + episode)
             carry = agent.actor.begin(1)
         moment = Moment(
             torch.from_numpy(obs).permute(2, 0, 1)[None], carry, torch.tensor([over]), step
@@ -109,7 +108,7 @@ def seen(agent: Agent, moments: Sequence[Moment]) -> Seen:
 
 
 def looked(agent: Agent, moment: Moment) -> tuple[View, Opinion, Acting]:
-    draws = torch.Generator().manual_seed(SEED + moment.seed)
+    draws = torch.Generator().manual_seed(PROBE_SEED + moment.seed)
 
     def uniform(shape: Sequence[int]) -> Tensor:
         return torch.rand(*shape, generator=draws)

@@ -22,16 +22,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from simulation import Cluster, Result, Work, simulate, uptimes
 from stormrl.config.parts import RunConfig
 from stormrl.config.presets import agent_config
 from stormrl.disk.files import read_json
 from stormrl.disk.jsonlines import read_jsonlines
 from stormrl.suite.estimate import START_S, figures_for
-from stormrl.suite.plan import Plan, Task, tasks
+from stormrl.suite.plan import SuitePlan, Task, tasks
 from stormrl.suite.ray_pool import RayPool
-from stormrl.suite.session import Session
+from stormrl.suite.session import SuiteSession
 from stormrl.suite.share import Share
-from stormrl.suite.simulation import Cluster, Result, Work, simulate, uptimes
 from stormrl.suite.standing import Standing
 from stormrl.suite.storage import Storage
 
@@ -250,7 +250,7 @@ def iteration_s(run: Path) -> float:
 
 def run_suite(pool: RayPool, out: Path, planned: list[Task]) -> float:
     """Seconds until all runs have finished."""
-    session = Session(Plan({task: Standing() for task in planned}), Storage(str(out)))
+    session = SuiteSession(SuitePlan({task: Standing() for task in planned}), Storage(str(out)))
     began = time.monotonic()
     session.run(pool, Share(), lambda: False, lambda entries: None, lambda text: None)
     seconds = time.monotonic() - began

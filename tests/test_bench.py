@@ -22,7 +22,7 @@ from stormrl.bench.growth_figure import growth_figure
 from stormrl.bench.memory import peak_memory
 from stormrl.bench.timing import spread
 from stormrl.cli import main
-from stormrl.commands.bench import Options, combinations
+from stormrl.commands.bench import BenchOptions, combinations
 from stormrl.commands.bench_tables import show
 from stormrl.config.parts import AgentConfig, RunConfig
 from stormrl.config.presets import agent_config
@@ -104,7 +104,7 @@ def test_the_spread_of_few_times_does_not_go_beyond_them() -> None:
 
 
 def test_combinations_are_every_size_on_every_device_in_every_mode() -> None:
-    options = Options(
+    options = BenchOptions(
         env=CATCH.env, size=("toy", "base"), device=("cpu",), mode=("eager", "compile")
     )
     found = [(c.size, c.device, c.compile, c.agent) for c in combinations(options)]
@@ -115,7 +115,7 @@ def test_combinations_are_every_size_on_every_device_in_every_mode() -> None:
         ("base", "cpu", "off", base),
         ("base", "cpu", "on", base),
     ]
-    (config,) = combinations(Options(env=CATCH.env, compile="on"))
+    (config,) = combinations(BenchOptions(env=CATCH.env, compile="on"))
     assert (config.size, config.device, config.compile) == ("base", "auto", "on")
 
 

@@ -18,7 +18,7 @@ from stormrl.commands.train import PROG, NewRun
 from stormrl.config import presets
 from stormrl.config.json import config_from_dict
 from stormrl.config.parts import AgentConfig
-from stormrl.pictures.media import read_video
+from videos import read_video
 
 Captured = pytest.CaptureFixture[str]
 

@@ -5,11 +5,16 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tyro
 
 from stormrl.cli import COMMANDS, main
+from stormrl.commands import tyro_mistakes
+from stormrl.errors import UserError
 
 Captured = pytest.CaptureFixture[str]
 
@@ -233,3 +238,27 @@ def test_a_bug_is_not_dressed_up_as_a_mistake(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("stormrl.commands.presets.main", fail)
     with pytest.raises(ZeroDivisionError):
         main(["presets"])
+
+
+def test_a_tyro_that_reports_mistakes_otherwise_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(tyro, "_errors", SimpleNamespace(on_parse_error=None))
+    for name in [name for name in sys.modules if name.startswith("stormrl.commands")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["eval", "run"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"stormrl: tyro: {tyro.__version__} lacks BadValue, Instant")
+    assert line.endswith("; pip install 'tyro>=1.0.14,<1.1'\n")
+
+
+def test_a_field_that_an_event_of_tyro_lacks_is_named() -> None:
+    @dataclass
+    class InvalidChoice:
+        argument: str
+        value: str
+
+    hooks = SimpleNamespace(**vars(tyro_mistakes.events) | {"InvalidChoice": InvalidChoice})
+    with pytest.raises(UserError, match=r"lacks InvalidChoice\.choices; pip install"):
+        tyro_mistakes.check(hooks)
+    tyro_mistakes.check(tyro_mistakes.events)

@@ -14,21 +14,29 @@ from stormrl.config import recipes
 from stormrl.config.parts import RunConfig
 from stormrl.disk import pretrained
 from stormrl.history.progress import SilentProgress
-from stormrl.pictures.media import read_video
 from stormrl.runs import demo, packing, whole
-from stormrl.runs.demo import Comparison, Deadline, Demonstration, Plan, Screen, table, verdict
+from stormrl.runs.demo import (
+    Deadline,
+    DemoComparison,
+    Demonstration,
+    DemoPlan,
+    Screen,
+    table,
+    verdict,
+)
 from stormrl.scores.held_actions import HeldAction
 from stormrl.scores.yardsticks import Yardsticks
+from videos import read_video
 
 # So few steps that all of them are warm-up: no agent is better than chance after that.
 SHORT = replace(recipes.catch(), steps=40, device="cpu")
-CATCH = Plan(SHORT, share=0.5, reserve_s=1, episodes=4)
+CATCH = DemoPlan(SHORT, share=0.5, reserve_s=1, episodes=4)
 HIDDEN = CATCH._replace(config=replace(SHORT, env="stormrl/HiddenCatch-v0"), share=1)
 ROAD = CATCH._replace(config=RunConfig("ALE/RoadRunner-v5", steps=100_000))
 
 
-def comparison(random: list[float], trained: list[float], plan: Plan = CATCH) -> Comparison:
-    return Comparison(plan, Path("run"), 40, 66.0, random, trained, [])
+def comparison(random: list[float], trained: list[float], plan: DemoPlan = CATCH) -> DemoComparison:
+    return DemoComparison(plan, Path("run"), 40, 66.0, random, trained, [])
 
 
 class Interrupted(SilentProgress):
@@ -152,7 +160,7 @@ def test_an_agent_that_only_holds_a_direction_has_not_learned_more() -> None:
     words = verdict(measured)
     assert "is clearly better than random play" in words
     assert "NOT clearly better than the best held action (RIGHT, 80 %)" in words
-    record = measured.record()["held"]
+    record = measured.as_dict()["held"]
     assert record["action"] == "RIGHT"
     assert record["mann_whitney_p"] > 0.1
 
@@ -208,7 +216,7 @@ def test_a_deadline_asks_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_prints_a_table_and_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def compare(plan: Plan, seconds: float, out: Path, screen: Screen) -> Comparison:
+    def compare(plan: DemoPlan, seconds: float, out: Path, screen: Screen) -> DemoComparison:
         return comparison([-5.0, -3.0], [-3.0, -5.0], plan)._replace(files=[out / "dream.gif"])
 
     monkeypatch.setattr(demo, "compare", compare)
@@ -234,7 +242,7 @@ def test_no_time_is_no_demonstration(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_stopped_demonstration_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(*args: object) -> Comparison:
+    def stop(*args: object) -> DemoComparison:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "compare", stop)

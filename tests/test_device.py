@@ -37,7 +37,7 @@ def test_auto_takes_what_is_measured_faster(
     now = [0.0]
 
     class Slow(torch.nn.Module):
-        def __init__(self, **_) -> None:
+        def __init__(self, *_: object) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(()))
 

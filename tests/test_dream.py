@@ -115,7 +115,7 @@ def test_errors_are_those_of_an_independent_count() -> None:
     np.testing.assert_allclose(error.copy, [[0.2**2, 0.4**2], [0.2**2, 0.2**2]])
     np.testing.assert_allclose(error.reconstruction, [[0, 0], [0, 0.2**2]])
     assert error.sees_ahead == 1
-    record = error.record()
+    record = error.as_dict()
     np.testing.assert_allclose(record["dream"]["mean"], [0.02, 0.4])
     np.testing.assert_allclose(record["copy_minus_dream"]["mean"], [0.02, -0.3])
     assert (record["ahead"], record["episodes"]) == ([1, 2], 2)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from small_runs import go_on, history, new_run
 from stormrl.acting.evaluate import PARALLEL, evaluate
 from stormrl.envs import PROTOCOLS
-from stormrl.runs.trainer import EVALUATION_SEED
+from stormrl.seeds import EVALUATION_SEED
 
 COUNTING = "Counting-v0"
 LAST = 1000.0

@@ -7,10 +7,11 @@ from miniature import shrunk
 from stormrl.config.parts import RunConfig
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.errors import UserError
-from stormrl.pictures.media import read_video
 from stormrl.runs import film, whole
 from stormrl.runs.agent import Agent
-from stormrl.runs.film import dream_film, dreams, play_windows, sheet, write_film
+from stormrl.runs.film import dream_film, dreams, sheet, write_film
+from stormrl.types import Batch
+from videos import read_video
 
 EPISODE = 39
 """Steps of every episode of Catch."""
@@ -29,6 +30,12 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
     )
     whole.train(config, path)
     return Agent.load(path, device="cpu")
+
+
+def play_windows(agent: Agent, episodes: int, length: int, seed: int) -> Batch:
+    """A window out of each of `episodes` fresh ones, all as long as the shortest allows."""
+    played = [film._play(agent, seed + index) for index in range(episodes)]
+    return film._anywhere(played, min([length, *map(len, played)]))
 
 
 def test_windows_are_what_the_game_shows_under_their_actions(agent: Agent) -> None:

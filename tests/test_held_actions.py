@@ -13,6 +13,7 @@ from held_actions import Held, HeldPlayer
 from stormrl.acting.evaluate import Score, random_scores
 from stormrl.envs import PROTOCOLS
 from stormrl.errors import UserError
+from stormrl.seeds import HELD_SEED, RANDOM_SEED, SCAN_SEED
 
 CATCH = "stormrl/Catch-v0"
 RULES = PROTOCOLS["atari100k"]
@@ -64,13 +65,13 @@ def test_the_best_is_measured_on_other_episodes_than_it_was_found_on() -> None:
         CATCH,
         RULES,
         FEW.episodes,
-        held_actions.FINAL_SEED,
+        HELD_SEED,
     )
     assert [score.total for score in again] == best["returns"]
     assert not {score.seed for score in again} & set(
-        range(held_actions.SCAN_SEED, held_actions.SCAN_SEED + FEW.scan_episodes)
+        range(SCAN_SEED, SCAN_SEED + FEW.scan_episodes)
     )
-    random = random_scores(CATCH, RULES, FEW.random_episodes, held_actions.RANDOM_SEED)
+    random = random_scores(CATCH, RULES, FEW.random_episodes, RANDOM_SEED)
     assert [score.total for score in random] == found["random"]["returns"]
 
 
@@ -79,7 +80,7 @@ def test_only_the_scan_is_cut() -> None:
     tried = held_actions.scanned(game, RULES, 1, cut)
     # The idle frames of the start count too.
     assert {score.length <= 20 for scores in tried.values() for score in scores} == {True}
-    (whole,) = held_actions.played(Held(0, 1.0), 1, game, RULES, 1, held_actions.SCAN_SEED)
+    (whole,) = held_actions.played(Held(0, 1.0), 1, game, RULES, 1, SCAN_SEED)
     assert whole.length > 20
 
 

@@ -12,7 +12,6 @@ from stormrl.pictures.media import (
     Row,
     contact_sheet,
     gif_bytes,
-    read_video,
     side_by_side,
     stack_rows,
     upscale,
@@ -20,6 +19,7 @@ from stormrl.pictures.media import (
     write_mp4,
     write_png,
 )
+from videos import read_video
 
 COLOURS = np.array([[200, 40, 40], [40, 160, 60], [30, 60, 200], [240, 220, 90]], np.uint8)
 

@@ -19,7 +19,6 @@ from stormrl.config.presets import agent_config
 from stormrl.envs import PROTOCOLS
 from stormrl.report.overview import Overview
 from stormrl.report.page import html
-from stormrl.scores import published
 from stormrl.scores.curves import (
     FAMILY,
     PPO,
@@ -28,20 +27,20 @@ from stormrl.scores.curves import (
     bin_ends,
     curves,
     game_with_curves,
-    games,
     random_play,
     run_set,
     run_sets,
 )
 from stormrl.scores.on_track import (
     FIRST,
-    Scale,
-    Verdict,
+    ReturnScale,
+    TrackVerdict,
     compare_curve,
     differences,
     track,
     track_record,
 )
+from stormrl.scores.published import games
 
 EARLY = ("RoadRunner", "UpNDown", "CrazyClimber", "KungFuMaster", "Boxing")
 Mistake = Callable[[], object]
@@ -78,7 +77,7 @@ def test_a_point_is_the_mean_of_its_bin_in_the_published_file() -> None:
 
 
 def test_every_game_of_the_benchmark_has_five_seeds_of_every_run_set() -> None:
-    assert games() == published.games()
+    assert all(game_with_curves(f"ALE/{game}-v5") == game for game in games())
     assert [runs.seeds for runs in run_sets()] == [5] * 5
     assert run_set("Harm").source.startswith("thuml/HarmonyDream@0a22e33")
     assert {
@@ -140,12 +139,12 @@ def test_interval_of_one_run_more() -> None:
 
 
 def test_scale_is_linear_in_the_noise_of_random_play_and_logarithmic_beyond() -> None:
-    scale = Scale(middle=100, unit=10)
+    scale = ReturnScale(middle=100, unit=10)
     assert scale.to(101) == pytest.approx(0.1, rel=0.01)
     assert scale.to(99) == -scale.to(101)
     assert scale.to(200_100) - scale.to(100_100) == pytest.approx(math.log(2), rel=1e-6)
     assert scale.back(scale.to(-7_000)) == pytest.approx(-7_000)
-    assert Scale.of("Freeway").unit == 1  # All of its random episodes return 0.
+    assert ReturnScale.of("Freeway").unit == 1  # All of its random episodes return 0.
 
 
 def test_an_episode_counts_where_it_ended_and_a_bin_once_it_is_complete() -> None:
@@ -157,28 +156,29 @@ def test_an_episode_counts_where_it_ended_and_a_bin_once_it_is_complete() -> Non
     later = compare_curve("RoadRunner", episodes, 20_000)
     assert later.judged is not None
     assert later.judged.returns == (64,)
-    assert later.bins[-1].verdict is Verdict.NO_EPISODE
+    assert later.bins[-1].verdict is TrackVerdict.NO_EPISODE
     assert math.isnan(later.bins[-1].mean)
 
 
 def test_nothing_is_said_before_10000_steps_or_without_an_episode() -> None:
-    assert compare_curve("RoadRunner", [(4_000, 9e9)], FIRST - 1).verdict is Verdict.EARLY
-    assert compare_curve("RoadRunner", [(4_000, 9e9)], FIRST).verdict is Verdict.NO_EPISODE
-    assert compare_curve("RoadRunner", [(6_000, 9e9)], FIRST).verdict is Verdict.ABOVE
+    assert compare_curve("RoadRunner", [(4_000, 9e9)], FIRST - 1).verdict is TrackVerdict.EARLY
+    assert compare_curve("RoadRunner", [(4_000, 9e9)], FIRST).verdict is TrackVerdict.NO_EPISODE
+    assert compare_curve("RoadRunner", [(6_000, 9e9)], FIRST).verdict is TrackVerdict.ABOVE
 
 
 @pytest.mark.parametrize(
     ("game", "end", "score", "verdict"),
     [
-        ("RoadRunner", 20_000, 30.0, Verdict.BELOW),
-        ("RoadRunner", 20_000, 2_000.0, Verdict.WITHIN),
-        ("RoadRunner", 20_000, 50_000.0, Verdict.ABOVE),
-        ("RoadRunner", 10_000, 500.0, Verdict.UNTOLD),  # Two published seeds had not risen yet.
-        ("Freeway", 50_000, 0.0, Verdict.UNTOLD),
-        ("Freeway", 50_000, 1.0, Verdict.ABOVE),
+        ("RoadRunner", 20_000, 30.0, TrackVerdict.BELOW),
+        ("RoadRunner", 20_000, 2_000.0, TrackVerdict.WITHIN),
+        ("RoadRunner", 20_000, 50_000.0, TrackVerdict.ABOVE),
+        # Two published seeds had not risen yet.
+        ("RoadRunner", 10_000, 500.0, TrackVerdict.UNTOLD),
+        ("Freeway", 50_000, 0.0, TrackVerdict.UNTOLD),
+        ("Freeway", 50_000, 1.0, TrackVerdict.ABOVE),
     ],
 )
-def test_verdicts(game: str, end: int, score: float, verdict: Verdict) -> None:
+def test_verdicts(game: str, end: int, score: float, verdict: TrackVerdict) -> None:
     assert compare_curve(game, [(end, score)], end).verdict is verdict
 
 
@@ -194,7 +194,7 @@ def test_published_seeds_left_out_one_at_a_time_lie_inside() -> None:
                 if max(others) > min(others):
                     by_hand = interval_by_hand(game, end, others)
                     assert found.interval == pytest.approx(by_hand, rel=1e-6, abs=1e-6)
-                inside.append(found.verdict in (Verdict.WITHIN, Verdict.UNTOLD))
+                inside.append(found.verdict in (TrackVerdict.WITHIN, TrackVerdict.UNTOLD))
     assert len(inside) > 1_100
     assert 0.92 < np.mean(inside) < 0.97
 
@@ -203,13 +203,13 @@ def test_published_seeds_left_out_one_at_a_time_lie_inside() -> None:
 def test_ppo_and_random_play_are_told_apart_where_games_rise_early(game: str) -> None:
     for end in bin_ends()[5:]:
         for score in (random_play(game).mean, *at(game, (PPO,), end)):
-            assert compare_curve(game, [(end, score)], end).verdict is Verdict.BELOW
+            assert compare_curve(game, [(end, score)], end).verdict is TrackVerdict.BELOW
 
 
 def test_real_random_play_is_below() -> None:
     played = random_scores("ALE/RoadRunner-v5", PROTOCOLS["atari100k"], episodes=8)
     mean = float(np.mean([score.total for score in played]))
-    assert compare_curve("RoadRunner", [(15_000, mean)], 15_000).verdict is Verdict.BELOW
+    assert compare_curve("RoadRunner", [(15_000, mean)], 15_000).verdict is TrackVerdict.BELOW
 
 
 def test_damaged_lines_and_episodes_that_were_cut_short_are_left_out() -> None:

@@ -36,7 +36,7 @@ from stormrl.play.messages import LARGEST, parse
 from stormrl.play.security import Guard, is_loopback
 from stormrl.play.session import UNSEEN
 from stormrl.play.table import Table
-from stormrl.play.tape import Film, Played, Tape, save
+from stormrl.play.tape import Played, PlayFilm, Tape, save
 from stormrl.runs.agent import Agent
 from stormrl.types import View
 from stormrl.worlds.latent import WorldModel
@@ -287,7 +287,7 @@ def test_a_tape_holds_whole_episodes(tmp_path: Path) -> None:
     tape.add(step(5))
     tape.begin(np.full((64, 64, 3), 30, np.uint8))
     frames = [{"real": step(n).obs, "dream": step(n + 1).obs} for n in range(3)]
-    film = Film({"real": tape, "dream": Tape()}, frames, 15.0)
+    film = PlayFilm({"real": tape, "dream": Tape()}, frames, 15.0)
     paths = save(
         film, tmp_path / "new" / "a", "stormrl/Catch-v0", "atari100k", "x", ["L", "S", "R"]
     )

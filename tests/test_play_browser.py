@@ -15,8 +15,8 @@ pytest.importorskip("starlette", reason="pip install 'stormrl[play]'")
 from browser import NewPage
 from playing import Serving, miniature_agent, serving
 from stormrl.experience.episodes import read_recording
-from stormrl.pictures.media import read_video
 from stormrl.runs.agent import Agent
+from videos import read_video
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from stormrl.config.parts import RunConfig
+from stormrl.disk.files import read_json
 from stormrl.disk.jsonlines import JsonLines, read_jsonlines
 from stormrl.errors import UserError
 from stormrl.history.recorder import Recorder, TensorBoard, Wandb, rewind
-from stormrl.pictures.media import read_video
+from stormrl.runs import whole
+from videos import read_video
 
 FRAMES = np.stack([np.full((32, 48, 3), shade, np.uint8) for shade in (0, 90, 180)])
 
@@ -139,8 +143,8 @@ def test_tensorboard_forgets_what_a_resumed_run_repeats(tmp_path: Path) -> None:
 
 def test_missing_wandb_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install stormrl\[wandb\]"):
-        Wandb(tmp_path)
+    with pytest.raises(UserError, match=r"pip install 'stormrl\[wandb\]'"):
+        Wandb(tmp_path, "project")
 
 
 # W&B keeps its settings for the life of a process, and has written all of its log when it ends.
@@ -150,7 +154,7 @@ import numpy as np
 import torch
 from stormrl.history.recorder import Wandb
 
-sink = Wandb(sys.argv[1])
+sink = Wandb(sys.argv[1], "project")
 sink.scalars({"loss": torch.tensor(0.5)}, 4)
 sink.scalars({"loss": 0.25}, 2)
 sink.video("dream", np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), np.uint8), 2, fps=5)
@@ -158,10 +162,14 @@ sink.close()
 """
 
 
-def run_wandb(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_wandb(
+    directory: Path, *args: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Another process of Python, whose home is `directory`."""
     pytest.importorskip("wandb")
     return subprocess.run(
-        [sys.executable, "-c", WANDB_RUN, str(directory)],
+        [sys.executable, *args],
+        cwd=directory,
         env={**os.environ, "HOME": str(directory), "WANDB_SILENT": "true", **environment},
         capture_output=True,
         text=True,
@@ -170,7 +178,7 @@ def run_wandb(directory: Path, **environment: str) -> subprocess.CompletedProces
 
 
 def test_wandb_takes_scalars_and_videos_offline(tmp_path: Path) -> None:
-    result = run_wandb(tmp_path, WANDB_MODE="offline")
+    result = run_wandb(tmp_path, "-c", WANDB_RUN, tmp_path, WANDB_MODE="offline")
     assert result.returncode == 0, result.stderr
     (log,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert b"loss" in log.read_bytes()
@@ -179,8 +187,39 @@ def test_wandb_takes_scalars_and_videos_offline(tmp_path: Path) -> None:
 
 
 def test_wandb_without_login_is_a_users_mistake(tmp_path: Path) -> None:
-    result = run_wandb(tmp_path, WANDB_MODE="online", WANDB_API_KEY="short")
+    refused = {"WANDB_MODE": "online", "WANDB_API_KEY": "short"}
+    result = run_wandb(tmp_path, "-c", WANDB_RUN, tmp_path, **refused)
     assert result.returncode == 1
     last_line = result.stderr.splitlines()[-1]
     assert last_line.startswith("stormrl.errors.UserError: wandb: ")
     assert "WANDB_MODE=offline" in last_line
+
+
+def test_training_is_shown_in_a_project_and_goes_on_there_if_asked_again(tmp_path: Path) -> None:
+    def train(*flags: str | Path) -> list[bytes]:
+        args = ("-m", "stormrl", "train", "--json", *flags)
+        done = run_wandb(tmp_path, *args, WANDB_MODE="offline")
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+        return [
+            path.read_bytes() for path in sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+        ]
+
+    run = tmp_path / "catch"
+    few = ("--size", "toy", "--steps", "45", "--evaluation-episodes", "0", "--dream-every", "0")
+    project = ("--wandb", "shown-in-a-test")
+    (first,) = train("--env", "stormrl/Catch-v0", *few, "--run-dir", run, *project)
+    assert len(train("--resume", run, "--steps", "85")) == 1, "not asked again, not shown"
+    _, second = train("--resume", run, "--steps", "125", *project)
+    for log in (first, second):
+        assert b"episode/return" in log
+        assert b"shown-in-a-test" in log
+    assert "wandb" not in read_json(run / "config.json")["config"]
+
+
+def test_without_wandb_no_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = RunConfig(env="stormrl/Catch-v0", device="cpu")
+    with pytest.raises(UserError, match="pip install"):
+        whole.train(config, tmp_path / "run", wandb="project")
+    assert not (tmp_path / "run").exists()

@@ -55,7 +55,7 @@ def lines(path: Path, name: str) -> list[str]:
 
 def test_aggregates_of_the_released_runs_are_the_published_ones(published: Overview) -> None:
     assert len(published.runs) == 130
-    found = published.record()["aggregate"]
+    found = published.as_dict()["aggregate"]
     known = published_agent(STORM).recomputed
     for name in NAMES:
         assert found[name]["value"] == pytest.approx(known[name], abs=5e-4), name
@@ -77,11 +77,11 @@ def test_published_agents_stand_beside_with_their_own_figures(published: Overvie
 
 
 def test_the_released_runs_reproduce_themselves(published: Overview) -> None:
-    verdicts = [game["reproduction"]["verdict"] for game in published.record()["games"]]
+    verdicts = [game["reproduction"]["verdict"] for game in published.as_dict()["games"]]
     assert len(verdicts) == 26
     assert "outside" not in verdicts
     assert verdicts.count("reproduced") > 10
-    assert published.record()["improvement"]["official base"][STORM]["value"] == 0.5
+    assert published.as_dict()["improvement"]["official base"][STORM]["value"] == 0.5
 
 
 @pytest.mark.browser

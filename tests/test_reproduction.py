@@ -22,19 +22,19 @@ from stormrl.config.presets import agent_config
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
 from stormrl.runs.scored import scored
-from stormrl.runs.trainer import EVALUATION_SEED
 from stormrl.runs.whole import steps_done
 from stormrl.scores.file import read_scores, write_scores
 from stormrl.scores.published import STORM, games, published_agent
 from stormrl.scores.reproduction import (
     Comparison,
     Interval,
-    Verdict,
+    ReproductionVerdict,
     compare,
     differences,
     exit_code,
     prediction_interval,
 )
+from stormrl.seeds import EVALUATION_SEED
 
 TELLING = ("Boxing", "RoadRunner", "CrazyClimber")
 STEPS = 24
@@ -74,7 +74,7 @@ def test_released_runs_left_out_one_at_a_time_are_accepted():
             scale = np.std(others, ddof=1) * math.sqrt(1 / 4 + 1)
             low, high = t.interval(0.95, 3, loc=np.mean(others), scale=scale or 1e-9)
             assert comparison.inside == (low <= score <= high)
-            assert comparison.inside == (comparison.verdict is not Verdict.OUTSIDE)
+            assert comparison.inside == (comparison.verdict is not ReproductionVerdict.OUTSIDE)
             accepted.append(comparison.inside)
     assert len(accepted) == 130
     assert np.mean(accepted) >= 0.9
@@ -85,14 +85,16 @@ def test_published_weak_play_is_rejected(game):
     weak = compare(game, []).weak
     assert weak.keys() == {"random play", "PPO"}
     for score in weak.values():
-        assert compare(game, [score]).verdict is Verdict.OUTSIDE
-    assert compare(game, published_agent(STORM).seeds[game]).verdict is Verdict.REPRODUCED
+        assert compare(game, [score]).verdict is ReproductionVerdict.OUTSIDE
+    assert (
+        compare(game, published_agent(STORM).seeds[game]).verdict is ReproductionVerdict.REPRODUCED
+    )
 
 
 @pytest.mark.parametrize("game", TELLING)
 def test_real_random_play_is_rejected(game):
     played = random_scores(f"ALE/{game}-v5", PROTOCOLS["official"], episodes=1)
-    assert compare(game, [played[0].total]).verdict is Verdict.OUTSIDE
+    assert compare(game, [played[0].total]).verdict is ReproductionVerdict.OUTSIDE
 
 
 def test_a_mean_inside_says_nothing_while_weak_play_would_be_inside():
@@ -100,24 +102,24 @@ def test_a_mean_inside_says_nothing_while_weak_play_would_be_inside():
     one = compare("Alien", [middle])
     assert one.interval.holds(227.8)
     assert one.confused == ["random play", "PPO"]
-    assert one.verdict is Verdict.TOO_FEW
+    assert one.verdict is ReproductionVerdict.TOO_FEW
     needed = one.runs_needed
     assert needed is not None
-    assert compare("Alien", [middle] * (needed - 1)).verdict is Verdict.TOO_FEW
-    assert compare("Alien", [middle] * needed).verdict is Verdict.REPRODUCED
+    assert compare("Alien", [middle] * (needed - 1)).verdict is ReproductionVerdict.TOO_FEW
+    assert compare("Alien", [middle] * needed).verdict is ReproductionVerdict.REPRODUCED
 
 
 def test_some_games_can_never_be_told():
     """Released runs of Freeway score nothing, those of DemonAttack as much as PPO."""
     for game, score in (("Freeway", 0.0), ("DemonAttack", 164.6)):
         comparison = compare(game, [score] * 20)
-        assert comparison.verdict is Verdict.TOO_FEW
+        assert comparison.verdict is ReproductionVerdict.TOO_FEW
         assert comparison.runs_needed is None
 
 
 def test_no_run_at_all_is_too_few():
     comparison = compare("Boxing", [])
-    assert comparison.verdict is Verdict.TOO_FEW
+    assert comparison.verdict is ReproductionVerdict.TOO_FEW
     assert math.isnan(comparison.mean)
 
 

@@ -103,12 +103,12 @@ def test_presets_keep_what_they_are_beside_other_flags(tmp_path, capsys):
         "catch-official-toy-seed1",
     ]
     from stormrl.commands.flags import parse, parse_some
-    from stormrl.commands.suite import Choice, Options, _defaults
+    from stormrl.commands.suite import SuiteChoice, SuiteOptions, _defaults
 
     given = [*args, "--imagination.horizon", "5", "--acting.context", "9"]
-    choice = parse_some(Choice, given)
+    choice = parse_some(SuiteChoice, given)
     configs = [
-        parse(Options, given, "stormrl suite", _defaults(name, choice.size)).config(name)
+        parse(SuiteOptions, given, "stormrl suite", _defaults(name, choice.size)).config(name)
         for name in choice.presets
     ]
     assert [config.agent.imagination.horizon for config in configs] == [5, 5]

@@ -13,7 +13,7 @@ from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
 from stormrl.machine.device import settled
 from stormrl.suite.estimate import Figures, figures_for, parse_all, parse_figures
-from stormrl.suite.plan import Plan, check_games, env_id, refuse_others, tasks
+from stormrl.suite.plan import SuitePlan, check_games, env_id, refuse_others, tasks
 from stormrl.suite.share import Machine, Share, at_once
 from stormrl.suite.standing import Standing, read_config, read_standing
 from stormrl.suite.storage import Storage
@@ -85,16 +85,16 @@ def test_standing_is_read_from_the_directory(tmp_path):
     assert half.mean_return == pytest.approx(mean)
     span = metrics[-1]["wall_s"] - metrics[0]["wall_s"]
     assert half.steps_per_s == pytest.approx((metrics[-1]["step"] - metrics[0]["step"]) / span)
-    plan = Plan({task: half, other: Standing()})
+    plan = SuitePlan({task: half, other: Standing()})
     assert (plan.left, plan.finished) == ([task, other], [])
     go_on(tmp_path / task.name)
-    plan = Plan({task: read_standing(storage, task.name), other: Standing()})
+    plan = SuitePlan({task: read_standing(storage, task.name), other: Standing()})
     assert (plan.left, plan.finished) == ([other], [task])
 
 
 def test_runs_that_have_begun_come_first():
     fresh, begun = planned()
-    assert Plan({fresh: Standing(), begun: Standing(saved=25)}).left == [begun, fresh]
+    assert SuitePlan({fresh: Standing(), begun: Standing(saved=25)}).left == [begun, fresh]
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):

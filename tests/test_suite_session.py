@@ -9,8 +9,8 @@ from small_runs import before_step, small_config
 from stormrl.config.parts import to_dict
 from stormrl.runs.trainer import Trainer
 from stormrl.suite import session as sessions
-from stormrl.suite.plan import Plan, Task, tasks
-from stormrl.suite.session import Session
+from stormrl.suite.plan import SuitePlan, Task, tasks
+from stormrl.suite.session import SuiteSession
 from stormrl.suite.share import Share
 from stormrl.suite.standing import Standing, read_standing
 from stormrl.suite.storage import Storage
@@ -80,8 +80,8 @@ def named(name: str) -> Task:
 
 def run(folder, clock, scripts, stopping=lambda: False):
     storage = Storage(str(folder))
-    plan = Plan({named(name): read_standing(storage, name) for name in scripts})
-    session = Session(plan, storage, attempts=3, clock=clock.time)
+    plan = SuitePlan({named(name): read_standing(storage, name) for name in scripts})
+    session = SuiteSession(plan, storage, attempts=3, clock=clock.time)
     pool, said = ScriptedPool(storage, **scripts), []
     session.run(pool, Share(2), stopping, lambda entries: None, said.append)
     return session, pool, said

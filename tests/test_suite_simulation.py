@@ -1,4 +1,4 @@
-"""The simulated suite against cases that are worked out by hand."""
+"""The simulated suite against cases worked out by hand, and the dry run's time against both."""
 
 import itertools
 import math
@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from stormrl.suite.simulation import Cluster, Work, simulate, uptimes
+from simulation import Cluster, Work, simulate, uptimes
+from stormrl.suite.estimate import START_S, seconds_of_all
 
 
 def failing_after(*seconds: float):
@@ -83,3 +84,23 @@ def test_more_machines_are_never_slower():
     assert times == sorted(times, reverse=True)
     assert times[0] == pytest.approx(sum(work.seconds for work in works))
     assert times[-1] == pytest.approx(max(work.seconds for work in works))
+
+
+@pytest.mark.parametrize("places", [1, 2, 3, 7, 64])
+def test_the_dry_run_packs_as_the_simulation_does(places):
+    """Where nothing fails and no run slows another one down, it is the simulation's time."""
+    generator = random.Random(places)
+    runs = [generator.uniform(1, 2000) for _ in range(40)]
+    simulated = simulate([Work(run, start_s=START_S) for run in runs], Cluster(1, places)).seconds
+    assert seconds_of_all(runs, places) == pytest.approx(simulated)
+    longest, all_by_places = START_S + max(runs), (sum(runs) + len(runs) * START_S) / places
+    assert simulated > max(longest, all_by_places) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("runs", "places", "seconds"),
+    [([], 2, 0), ([10], 2, 10), ([10, 10, 10], 2, 20), ([10, 4, 4, 4], 2, 12), ([8] * 4, 4, 8)],
+)
+def test_the_time_of_a_dry_run_by_hand(monkeypatch, runs, places, seconds):
+    monkeypatch.setattr("stormrl.suite.estimate.START_S", 0.0)
+    assert seconds_of_all(runs, places) == seconds

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-import stormrl
+from stormrl import __version__
 from stormrl.errors import UserError
 
 COMMANDS = {
@@ -61,7 +61,7 @@ def _run(argv: list[str]) -> int:
         case [] | ["-h" | "--help" | "help", *_]:
             print(_help())
         case ["--version", *_]:
-            print(f"stormrl {stormrl.__version__}")
+            print(f"stormrl {__version__}")
         case [name, *args]:
             return _command(name, args)
     return 0

@@ -1,4 +1,4 @@
-"""Records that travel between the parts, with their shapes.
+"""Data types: records that travel between the parts, with their shapes.
 
 `B` batch, `T` time, `H` horizon, `K x C` categoricals x classes, `Z = K * C`, `D` hidden width.
 `reward[t]` and `continues[t]` follow `action[t]`, taken at `obs[t]`; `is_first[t]` marks a reset.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -135,3 +136,10 @@ def with_leaves(carry: Taken, leaves: Mapping[str, Tensor], prefix: str = "") ->
 def _made_as(carry: Carry, parts: Sequence[Any]) -> Carry:
     """A tuple of the same make."""
     return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
+
+
+def image_tensor(
+    images: np.ndarray, device: torch.device | str
+) -> UInt8[Tensor, "... channels height width"]:
+    """Images of an environment, uint8 [..., height, width, channels], as networks take them."""
+    return torch.from_numpy(images).to(device).movedim(-1, -3)

@@ -1,4 +1,4 @@
-"""Plays one environment and stores what happens."""
+"""Collector: plays one environment and stores every transition in replay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stormrl.disk.tensor_files import check_tensors
 from stormrl.envs import Protocol, restore, snapshot
 from stormrl.errors import UserError
 from stormrl.experience.replay import Replay, Transition
-from stormrl.types import named_leaves, with_leaves
+from stormrl.types import image_tensor, named_leaves, with_leaves
 
 ENV = "env."
 """Prefix of the environment's own tensors among the collector's."""
@@ -142,7 +142,7 @@ class Collector:
         }
 
     def _image(self, obs: np.ndarray) -> Tensor:
-        return torch.from_numpy(obs).to(self.replay.device).permute(2, 0, 1).unsqueeze(0)
+        return image_tensor(obs, self.replay.device).unsqueeze(0)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Scores: whole episodes under a named protocol, every one of them counted."""
+"""Evaluation: scores of whole episodes under a named protocol, every one of them counted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from stormrl.envs import Protocol, make_env, spaces_of
-from stormrl.types import Carry, restart
+from stormrl.seeds import UNCOUNTED_SEED
+from stormrl.types import Carry, image_tensor, restart
 
 PARALLEL = 8
-UNCOUNTED = 2**31 - 1
 
 
 class Score(NamedTuple):
@@ -134,13 +134,12 @@ def _play_all(
             score = table.step(choice)
             if score is None:
                 continue
-            if score.seed != UNCOUNTED:
+            if score.seed != UNCOUNTED_SEED:
                 scores.append(score)
             # With no game left to begin, a table plays on unseen, and the batch keeps its shape.
-            table.begin(waiting.pop(0) if waiting else UNCOUNTED)
+            table.begin(waiting.pop(0) if waiting else UNCOUNTED_SEED)
     return scores
 
 
 def _images(tables: Sequence[_Table], device: torch.device | str) -> Tensor:
-    stacked = np.stack([table.obs for table in tables])
-    return torch.from_numpy(stacked).to(device).permute(0, 3, 1, 2)
+    return image_tensor(np.stack([table.obs for table in tables]), device)

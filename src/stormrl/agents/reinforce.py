@@ -1,4 +1,4 @@
-"""Policy and value function on the agent's state, and their losses on imagined trajectories."""
+"""Actor-critic with REINFORCE: policy, value and their losses on imagined trajectories."""
 
 from __future__ import annotations
 

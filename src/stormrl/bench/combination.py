@@ -1,4 +1,4 @@
-"""One size on one device in one mode, measured in this process."""
+"""Benchmark of one size on one device in one mode, measured in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Stage(NamedTuple):
     flops: int
     """Floating-point operations of matrix products and convolutions."""
 
-    def record(self, peak: Peak) -> dict[str, Any]:
+    def as_dict(self, peak: Peak) -> dict[str, Any]:
         """JSON-able; `floor_fraction` is the share of the time that the arithmetic alone takes."""
         floor_s = self.flops / peak.matmul_flops_per_s
         fraction = floor_s / self.time.median_s if self.flops else None
@@ -54,7 +54,7 @@ def bench(config: RunConfig, repeats: int = 20, threads: int | None = None) -> d
     peak = measure_peak(backend)
     return {
         **_circumstances(config, backend),
-        "stages": {name: stage.record(peak) for name, stage in stages.items()},
+        "stages": {name: stage.as_dict(peak) for name, stage in stages.items()},
         "updates_per_s": 1 / stages["iteration"].time.median_s,
         "first_call_s": first_call_s,
         "peak": peak._asdict(),

@@ -1,4 +1,4 @@
-"""Arithmetic, operators and launches of a piece of work: counts, the same on any machine."""
+"""FLOP counter: arithmetic, operators and launches of some work, the same on any machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the cost of an iteration grows with one dimension of the algorithm."""
+"""Scaling sweep: how the cost of an iteration grows with one dimension of the algorithm."""
 
 from __future__ import annotations
 

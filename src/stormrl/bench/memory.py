@@ -1,4 +1,4 @@
-"""The most memory that this process ever held."""
+"""Peak memory: the most that this process ever held."""
 
 from __future__ import annotations
 

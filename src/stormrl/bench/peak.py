@@ -1,4 +1,4 @@
-"""What the device reaches at its best."""
+"""Peak throughput: what the device reaches at its best."""
 
 from __future__ import annotations
 

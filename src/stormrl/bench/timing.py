@@ -1,4 +1,4 @@
-"""Seconds of work, also of work that a device does while the host goes on."""
+"""Timer: seconds of work, also of work that a device does while the host goes on."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ MODES: dict[Mode, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """Time every stage of one iteration of training, and compare it with the device's limit.
 
     Several sizes, devices, precisions or modes are measured one after the other, each in a process
@@ -74,7 +74,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Measure; returns the exit code."""
-    options = parse(Options, args, "stormrl bench")
+    options = parse(BenchOptions, args, "stormrl bench")
     _check(options)
     configs = combinations(options)
     # Imported late: PyTorch takes longer to load than the help to print.
@@ -96,7 +96,7 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
-def combinations(options: Options) -> list[RunConfig]:
+def combinations(options: BenchOptions) -> list[RunConfig]:
     """A configuration for each size on each device in each mode, or for each factor of a sweep."""
     modes = [MODES[mode] for mode in options.mode] or [{"compile": options.compile}]
     products = itertools.product(options.size, options.device, options.precision, modes)
@@ -116,7 +116,7 @@ def combinations(options: Options) -> list[RunConfig]:
     return configs if options.grow is None else _sweep(options, configs)
 
 
-def _sweep(options: Options, configs: list[RunConfig]) -> list[RunConfig]:
+def _sweep(options: BenchOptions, configs: list[RunConfig]) -> list[RunConfig]:
     from stormrl.bench.growth import DIMENSIONS
 
     if len(configs) > 1:
@@ -126,7 +126,7 @@ def _sweep(options: Options, configs: list[RunConfig]) -> list[RunConfig]:
     return [replace(config, agent=scale(config.agent, factor)) for factor in options.factors]
 
 
-def _check(options: Options) -> None:
+def _check(options: BenchOptions) -> None:
     if options.repeats < 2:
         raise UserError("repeats", f"is {options.repeats}; give 2 or more")
     if options.threads is not None and options.threads < 1:
@@ -144,7 +144,7 @@ def _check(options: Options) -> None:
         raise UserError("factors", "give two or more that differ")
 
 
-def _measured(options: Options, configs: list[RunConfig], console: Console) -> dict[str, Any]:
+def _measured(options: BenchOptions, configs: list[RunConfig], console: Console) -> dict[str, Any]:
     from stormrl.bench.apart import bench_apart
 
     with console.status("measuring") as status:
@@ -160,7 +160,7 @@ def _measured(options: Options, configs: list[RunConfig], console: Console) -> d
 
 
 def _record(
-    options: Options, configs: list[RunConfig], records: list[dict[str, Any]]
+    options: BenchOptions, configs: list[RunConfig], records: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The object that is written: of one combination flat, of several a list under `benches`."""
     errors = [record["error"] for record in records if "error" in record]
@@ -173,7 +173,7 @@ def _record(
     return records[0] if len(records) == 1 else {"benches": records}
 
 
-def _write(options: Options, record: dict[str, Any]) -> None:
+def _write(options: BenchOptions, record: dict[str, Any]) -> None:
     if options.out is not None:
         from stormrl.disk.jsonlines import plain
 

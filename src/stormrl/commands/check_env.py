@@ -20,7 +20,7 @@ EXIT_UNFIT = 1
 
 
 @dataclass(frozen=True)
-class Options:
+class CheckEnvOptions:
     """Look at an environment: its spaces, Gymnasium's rules, determinism, resume, rewards, speed.
 
     The exit code is 0 if an agent can be trained on it and 1 if not.
@@ -34,7 +34,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Check; returns the exit code."""
-    options = parse(Options, args, "stormrl check-env")
+    options = parse(CheckEnvOptions, args, "stormrl check-env")
     from stormrl.envs import check_env
 
     report = check_env(options.env)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class DemoOptions:
     """Watch a pretrained agent, train on a toy game and a real one, and compare.
 
     A pretrained agent plays, and its dreams are filmed. Then Catch is learned from scratch, and an
@@ -37,7 +37,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Demonstrate; returns the exit code."""
-    options = parse(Options, args, "stormrl demo")
+    options = parse(DemoOptions, args, "stormrl demo")
     if not 0 < options.minutes < math.inf:
         raise UserError("minutes", f"is {options.minutes:g}; give a number above 0")
     try:
@@ -49,13 +49,13 @@ def main(args: Sequence[str]) -> int:
         say(messages(), f"Stopped; {finished}, and stormrl demo begins anew.")
         return EXIT_INTERRUPTED
     if options.json:
-        print_json(done.record())
+        print_json(done.as_dict())
     else:
         _show(options.out, done)
     return 0
 
 
-def _demonstrate(options: Options) -> Demonstration:
+def _demonstrate(options: DemoOptions) -> Demonstration:
     # Imported late: PyTorch takes longer to load than the help to print.
     if options.json:
         from stormrl.runs.demo import demonstrate

@@ -21,7 +21,7 @@ HEALTHY = "None of the known causes of a run that does not learn was found."
 
 
 @dataclass(frozen=True)
-class Options:
+class DoctorOptions:
     """Tell why a run does not learn: causes, the evidence in its metrics, the settings to look at.
 
     The first cause is the one to start with; later ones often follow from it.
@@ -35,7 +35,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Examine; returns the exit code."""
-    options = parse(Options, args, "stormrl doctor")
+    options = parse(DoctorOptions, args, "stormrl doctor")
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.report.doctor import examine
 

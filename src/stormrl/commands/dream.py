@@ -14,6 +14,7 @@ from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, print_json, results, say, writing
 from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
+from stormrl.seeds import FILM_SEED
 
 if TYPE_CHECKING:
     from stormrl.dreams.scenes import Scene
@@ -24,7 +25,7 @@ SUFFIXES = (".mp4", ".gif", ".png", ".json")
 
 
 @dataclass(frozen=True)
-class Options:
+class DreamOptions:
     """Film dreams: the world model sees a few frames of a fresh episode, then only the actions.
 
     Rows show the real frames, their reconstructions, what the model makes up under the same
@@ -51,7 +52,7 @@ class Options:
     """1 draws from the prior as it is, less sharpens it, 0 takes the most probable."""
     step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Step of the checkpoint; by default the newest."""
-    seed: int = 2_000_000
+    seed: int = FILM_SEED
     """Seed of the first episode and of the draws; the next episodes count on. The default is that
     of no episode of the training."""
     device: str = "auto"
@@ -62,7 +63,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Film; returns the exit code."""
-    options = parse(Options, args, "stormrl dream")
+    options = parse(DreamOptions, args, "stormrl dream")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.runs.agent import Agent
@@ -130,7 +131,7 @@ def _write(paths: Sequence[Path], seen: Dreams, record: dict[str, Any]) -> None:
             write_png(path, sheet(seen.filmed))
 
 
-def _record(agent: Agent, options: Options, seen: Dreams) -> dict[str, Any]:
+def _record(agent: Agent, options: DreamOptions, seen: Dreams) -> dict[str, Any]:
     return {
         "env": agent.config.env,
         "protocol": agent.config.protocol,
@@ -140,7 +141,7 @@ def _record(agent: Agent, options: Options, seen: Dreams) -> dict[str, Any]:
         "temperature": options.temperature,
         "seed": options.seed,
         "sees_ahead": seen.error.sees_ahead,
-        "open_loop": seen.error.record(),
+        "open_loop": seen.error.as_dict(),
         "filmed": [_curves(scene) for scene in seen.filmed],
     }
 
@@ -166,7 +167,7 @@ def _show(record: dict[str, Any], paths: Sequence[Path]) -> None:
     say(results(), "\n".join(map(str, paths)))
 
 
-def _check(options: Options) -> None:
+def _check(options: DreamOptions) -> None:
     for name in ("episodes", "error_episodes"):
         if getattr(options, name) < 1:
             raise UserError(name, f"is {getattr(options, name)}; give 1 or more")

@@ -12,6 +12,7 @@ import tyro
 from stormrl.commands.flags import parse
 from stormrl.commands.output import messages, number, print_json, results, table
 from stormrl.errors import UserError
+from stormrl.seeds import EVALUATION_SEED
 
 if TYPE_CHECKING:
     from stormrl.envs import Protocol
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class EvalOptions:
     """Play whole episodes with a trained agent. Every score goes to the run's scores.jsonl."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -30,7 +31,7 @@ class Options:
     """Rules of play: official, atari100k or machado; by default those of the training."""
     step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Step of the checkpoint; by default the newest."""
-    seed: int = 1_000_000
+    seed: int = EVALUATION_SEED
     """Seed of the first episode; the next ones count on. The default is that of the training's own
     evaluations, and no episode of the training has it."""
     greedy: bool = False
@@ -44,7 +45,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Evaluate; returns the exit code."""
-    options = parse(Options, args, "stormrl eval")
+    options = parse(EvalOptions, args, "stormrl eval")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.runs.agent import Agent
@@ -86,14 +87,14 @@ def score_table(record: dict) -> object:
     return table(record["env"], columns, [row])
 
 
-def _check(options: Options) -> None:
+def _check(options: EvalOptions) -> None:
     if options.episodes is not None and options.episodes < 1:
         raise UserError("episodes", f"is {options.episodes}; give 1 or more")
     if not 0 <= options.seed < 2**31:
         raise UserError("seed", f"is {options.seed}; give a number from 0 to below 2**31")
 
 
-def _protocol(agent: Agent, options: Options) -> Protocol:
+def _protocol(agent: Agent, options: EvalOptions) -> Protocol:
     from stormrl.runs.whole import find_protocol
 
     protocol = find_protocol(options.protocol or agent.config.protocol)

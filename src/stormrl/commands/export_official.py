@@ -16,7 +16,7 @@ FILES = ("world_model.pth", "agent.pth")
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOfficialOptions:
     """Write a run's networks as the two files of weights that the released code reads.
 
     It knows the networks of size base, without ablations.
@@ -34,7 +34,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Export; returns the exit code."""
-    options = parse(Options, args, "stormrl export-official")
+    options = parse(ExportOfficialOptions, args, "stormrl export-official")
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.runs.official_weights import export_official
 

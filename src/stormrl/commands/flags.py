@@ -1,7 +1,7 @@
 """From command-line flags to typed options; a mistake in them becomes one line.
 
 tyro reads the flags and writes the help, both from the fields of a dataclass. Its report of a
-mistake fills a box, so its hook for mistakes is used to raise a `UserError` instead.
+mistake fills a box, so its hook for mistakes (`tyro_mistakes`) raises a `UserError` instead.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
-from tyro import _errors as events
 
+from stormrl.commands.tyro_mistakes import Event, mistake, on_mistake, unrecognized
 from stormrl.config.fields import field_types, hints
 from stormrl.config.validation import unchecked, validate
 from stormrl.errors import UserError
@@ -22,8 +22,6 @@ Options = TypeVar("Options")
 
 FLAT = tyro.conf.AvoidSubcommands
 """A union of parts makes no subcommands: its flags are those of the default's type."""
-
-KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 
 
 def parse(
@@ -37,10 +35,10 @@ def parse(
     given: dict[str, Any] = {} if default is None else {"default": default}
     chosen: Any = options if default is None else default
 
-    def refuse(event: events.ParseErrorEvent) -> NoReturn:
+    def refuse(event: Event) -> NoReturn:
         raise _mistake(event, chosen, args)
 
-    with events.on_parse_error(refuse), unchecked():
+    with on_mistake(refuse), unchecked():
         parsed = tyro.cli(options, args=args, prog=prog, config=(FLAT,), **given)
     try:
         validate(parsed)
@@ -52,10 +50,10 @@ def parse(
 def parse_some(options: type[Options], args: Sequence[str]) -> Options:
     """The same for flags among others, which are passed over."""
 
-    def refuse(event: events.ParseErrorEvent) -> NoReturn:
+    def refuse(event: Event) -> NoReturn:
         raise _mistake(event, options, args=())
 
-    with events.on_parse_error(refuse):
+    with on_mistake(refuse):
         parsed, _ = tyro.cli(options, args=args, return_unknown_args=True, add_help=False)
     return parsed
 
@@ -120,28 +118,10 @@ def _is_unnamed(hint: Any) -> bool:
     return any(getattr(extra, "name", None) == "" for extra in getattr(hint, "__metadata__", ()))
 
 
-def _mistake(event: events.ParseErrorEvent, options: Any, args: Sequence[str]) -> UserError:
-    unknown = _unknown(args, options)
-    if unknown:  # First of all: what seems to be missing may have been given, misspelled.
-        return unknown_flag(unknown[0], options)
-    match event:
-        case events.UnrecognizedArgs(tokens=[token, *_]):
-            return unknown_flag(token, options)
-        case events.MissingArgs(missing_arguments=[missing, *_]):
-            return UserError(_name(missing.arg), f"is missing; give {_usage(missing.arg)}")
-        case events.InvalidChoice(argument=argument, value=value, choices=choices):
-            message = f"{value!r} is unknown; give one of {', '.join(choices)}"
-            return UserError(_name(argument), message)
-        case events.BadValue(argument=argument):
-            return UserError(_name(argument), f"has no value; give {_usage(argument)}")
-        case events.InstantiationFailure(argument=None, message=message):
-            # A config that refused its values; tyro kept the text of its `UserError`.
-            return UserError(*message.split(": ", maxsplit=1))
-        case events.InstantiationFailure(argument=argument, message=message) if argument:
-            value = message.rpartition(": ")[2]
-            kind = KINDS.get(str(argument.lowered.metavar), str(argument.lowered.metavar))
-            return UserError(_name(argument), f"is {value}; give {kind}")
-    return UserError("flags", f"cannot be understood ({type(event).__name__}); see --help")
+def _mistake(event: Event, options: Any, args: Sequence[str]) -> UserError:
+    # Unknown flags first of all: what seems to be missing may have been given, misspelled.
+    unknown = _unknown(args, options) or unrecognized(event)
+    return unknown_flag(unknown[0], options) if unknown else mistake(event)
 
 
 def _unknown(args: Sequence[str], options: Any) -> list[str]:
@@ -149,17 +129,6 @@ def _unknown(args: Sequence[str], options: Any) -> list[str]:
     known |= {f"--no-{flag}" for flag in flags(options)} | {"--help"}
     given = {arg: arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")}
     return [arg for arg, name in given.items() if name not in known]
-
-
-def _name(argument: Any) -> str:
-    """The field of an argument as config.json spells it."""
-    return argument.lowered.name_or_flags[-1].lstrip("-").replace("-", "_")
-
-
-def _usage(argument: Any) -> str:
-    flag = argument.lowered.name_or_flags[-1]
-    metavar = argument.lowered.metavar
-    return f"{flag} {metavar}" if flag.startswith("-") else str(metavar)
 
 
 def _as_flag(options: Any, field: str) -> str:

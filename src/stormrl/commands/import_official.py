@@ -14,7 +14,7 @@ from stormrl.commands.output import print_json, results, say
 
 
 @dataclass(frozen=True)
-class Options:
+class ImportOfficialOptions:
     """Make a run directory out of the two files of weights that the released code saves.
 
     The run can be evaluated, filmed and exported again. It cannot be trained further: the files
@@ -35,7 +35,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Import; returns the exit code."""
-    options = parse(Options, args, "stormrl import-official")
+    options = parse(ImportOfficialOptions, args, "stormrl import-official")
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.runs.official_weights import import_official
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class PlayOptions:
     """Serve a page on which a game is played beside the world model's dream of it.
 
     Left the real game, right the dream, from the same moment and under the same keys; or the agent
@@ -53,7 +53,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Serve until Ctrl-C; returns the exit code."""
-    options = parse(Options, args, "stormrl play")
+    options = parse(PlayOptions, args, "stormrl play")
     _check(options)
     _require_extra()
     # Imported late: PyTorch takes longer to load than the help to print.
@@ -118,7 +118,7 @@ def web_server(app: ASGIApp) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _check(options: Options) -> None:
+def _check(options: PlayOptions) -> None:
     for name in ("context", "sessions"):
         if not 1 <= getattr(options, name) <= 64:
             raise UserError(name, f"is {getattr(options, name)}; give 1 to 64")

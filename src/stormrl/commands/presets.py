@@ -20,7 +20,7 @@ SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(6))
 
 
 @dataclass(frozen=True)
-class Options:
+class PresetsOptions:
     """List algorithms, sizes, ablations and protocols."""
 
     json: bool = False
@@ -29,7 +29,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """List; returns the exit code."""
-    options = parse(Options, args, "stormrl presets")
+    options = parse(PresetsOptions, args, "stormrl presets")
     record = describe()
     if options.json:
         print_json(record)

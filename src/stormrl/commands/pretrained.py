@@ -16,7 +16,7 @@ TITLE = "pretrained agents"
 
 
 @dataclass(frozen=True)
-class Options:
+class PretrainedOptions:
     """List the trained agents that come with the package, their scores and how they were trained.
 
     Every command that takes the directory of a run takes pretrained:NAME as well.
@@ -28,7 +28,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """List; returns the exit code."""
-    options = parse(Options, args, "stormrl pretrained")
+    options = parse(PretrainedOptions, args, "stormrl pretrained")
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.disk.pretrained import agents
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class RecordOptions:
     """Play whole episodes and keep every step, as a demonstration to train with or as data."""
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
@@ -50,7 +50,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Record; returns the exit code."""
-    options = parse(Options, args, "stormrl record")
+    options = parse(RecordOptions, args, "stormrl record")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.experience.episodes import write_recording
@@ -74,7 +74,7 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
-def _check(options: Options) -> None:
+def _check(options: RecordOptions) -> None:
     if options.episodes < 1:
         raise UserError("episodes", f"is {options.episodes}; give 1 or more")
     if not 0 <= options.seed < 2**31:

@@ -14,7 +14,7 @@ from stormrl.commands.output import messages, print_json, results, say, writing
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """Write one self-contained HTML page about runs: scores, curves, losses, dreams, setup.
 
     Damaged and unfinished runs are shown as far as they can be read, with what is wrong with them.
@@ -32,7 +32,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Write the page; returns the exit code."""
-    options = parse(Options, args, "stormrl report")
+    options = parse(ReportOptions, args, "stormrl report")
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.report.overview import Overview
     from stormrl.report.page import html
@@ -45,7 +45,7 @@ def main(args: Sequence[str]) -> int:
     with writing(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(page, encoding="utf-8", errors="replace")
-    record = overview.record() | {"out": str(options.out)}
+    record = overview.as_dict() | {"out": str(options.out)}
     if options.json:
         print_json(record)
     else:

@@ -34,7 +34,7 @@ CURVES = "training returns beside published curves, at the same environment step
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """Tell whether runs agree with the published ones, game by game.
 
     Trains on games of the Atari 100k benchmark, or takes finished runs; evaluates under protocol
@@ -77,7 +77,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Train or take runs, evaluate and compare; returns the exit code."""
-    options = parse(Options, args, "stormrl reproduce")
+    options = parse(ReproduceOptions, args, "stormrl reproduce")
     _check(options)
     names = tuple(dict.fromkeys(map(_game, options.games)))
     # Imported late: PyTorch takes longer to load than the help to print.
@@ -100,7 +100,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def _sorted(
-    options: Options, paths: Sequence[Path], names: Sequence[str]
+    options: ReproduceOptions, paths: Sequence[Path], names: Sequence[str]
 ) -> tuple[list[RunDirectory], list[RunDirectory]]:
     """Finished runs, and where these are asked for unfinished ones."""
     from stormrl.runs.scored import distinct_runs, finished, finished_runs
@@ -111,7 +111,7 @@ def _sorted(
     return list(filter(finished, found)), list(itertools.filterfalse(finished, found))
 
 
-def _check(options: Options) -> None:
+def _check(options: ReproduceOptions) -> None:
     if not options.games and not options.runs:
         raise UserError("GAME", "is missing; give games, such as Boxing, or finished --runs")
     if options.episodes is not None and options.episodes < 1:
@@ -131,7 +131,7 @@ def _game(name: str) -> str:
     raise UserError("GAME", f"no scores of {name!r} are published; {remedy}")
 
 
-def _trained(options: Options, names: Sequence[str]) -> list[Path] | None:
+def _trained(options: ReproduceOptions, names: Sequence[str]) -> list[Path] | None:
     """Directories of a finished run for every game and seed; None if the training was stopped."""
     from stormrl.runs.scored import train_on
     from stormrl.runs.whole import steps_done
@@ -150,7 +150,7 @@ def _trained(options: Options, names: Sequence[str]) -> list[Path] | None:
     return paths
 
 
-def _config(options: Options, game: str, seed: int) -> RunConfig:
+def _config(options: ReproduceOptions, game: str, seed: int) -> RunConfig:
     return RunConfig(
         env=f"ALE/{game}-v5",
         protocol=PROTOCOL,
@@ -165,13 +165,13 @@ def _config(options: Options, game: str, seed: int) -> RunConfig:
     )
 
 
-def _episodes(options: Options) -> int:
+def _episodes(options: ReproduceOptions) -> int:
     from stormrl.envs import PROTOCOLS
 
     return options.episodes or PROTOCOLS[PROTOCOL].evaluation_episodes
 
 
-def _scored(run: RunDirectory, options: Options) -> ScoredRun:
+def _scored(run: RunDirectory, options: ReproduceOptions) -> ScoredRun:
     from stormrl.envs import PROTOCOLS
     from stormrl.runs.scored import scored
 
@@ -193,7 +193,7 @@ def _records(
     comparisons: Sequence[Comparison], runs: Sequence[ScoredRun], parts: Sequence[RunDirectory]
 ) -> list[dict[str, Any]]:
     return [
-        comparison.record()
+        comparison.as_dict()
         | {
             "runs": [_run_record(run) for run in runs if run.game == comparison.game],
             "unfinished": [
@@ -286,13 +286,13 @@ def _judged(found: Bin | None) -> tuple[str, str, str]:
 
 
 def _verdict(comparison: Comparison) -> str:
-    from stormrl.scores.reproduction import Verdict
+    from stormrl.scores.reproduction import ReproductionVerdict
 
     match comparison.verdict, comparison.runs_needed:
-        case Verdict.TOO_FEW, None:
+        case ReproductionVerdict.TOO_FEW, None:
             return "no number of seeds can tell"
-        case Verdict.TOO_FEW, needed:
+        case ReproductionVerdict.TOO_FEW, needed:
             return f"too few seeds, {needed} would tell"
-        case Verdict.OUTSIDE, _:
+        case ReproductionVerdict.OUTSIDE, _:
             return "below" if comparison.mean < comparison.interval.low else "above"
     return comparison.verdict

@@ -22,8 +22,8 @@ from stormrl.suite.share import Machine, Share, at_once
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stormrl.suite.plan import Plan, Task
-    from stormrl.suite.session import Session
+    from stormrl.suite.plan import SuitePlan, Task
+    from stormrl.suite.session import SuiteSession
     from stormrl.suite.storage import Storage
 
 PROG = "stormrl suite"
@@ -34,7 +34,7 @@ LOOK_S, LOOK_FAR_S = 1.0, 20.0
 
 
 @dataclass(frozen=True)
-class Options(RunConfig):
+class SuiteOptions(RunConfig):
     """Train every game with every preset and every seed.
 
     Each run has a directory of its own: what is finished there is skipped, what is half done
@@ -84,7 +84,7 @@ class Options(RunConfig):
 
 
 @dataclass(frozen=True)
-class Choice:
+class SuiteChoice:
     """The flags that decide what the others mean."""
 
     presets: tuple[str, ...] = ("paper",)
@@ -94,9 +94,9 @@ class Choice:
 def main(args: Sequence[str]) -> int:
     """Run the suite; returns the exit code."""
     _refuse_singular(args)
-    choice = parse_some(Choice, args)
+    choice = parse_some(SuiteChoice, args)
     by_preset = {
-        preset: parse(Options, args, PROG, _defaults(preset, choice.size))
+        preset: parse(SuiteOptions, args, PROG, _defaults(preset, choice.size))
         for preset in choice.presets
     }
     options = next(iter(by_preset.values()), None)
@@ -113,8 +113,8 @@ def main(args: Sequence[str]) -> int:
     return _run(options, planned, args)
 
 
-def _defaults(preset: str, size: str) -> Options:
-    return Options(preset=preset, size=size, agent=agent_config(preset, size))
+def _defaults(preset: str, size: str) -> SuiteOptions:
+    return SuiteOptions(preset=preset, size=size, agent=agent_config(preset, size))
 
 
 def _refuse_singular(args: Sequence[str]) -> None:
@@ -126,15 +126,15 @@ def _refuse_singular(args: Sequence[str]) -> None:
             raise UserError("resume", "is not needed: the same command as before goes on")
 
 
-def _run(options: Options, planned: Sequence[Task], args: Sequence[str]) -> int:
+def _run(options: SuiteOptions, planned: Sequence[Task], args: Sequence[str]) -> int:
     from stormrl.machine.stop import StopRequest
     from stormrl.suite.ray_pool import RayPool, import_ray
-    from stormrl.suite.session import Session
+    from stormrl.suite.session import SuiteSession
     from stormrl.suite.table import SuiteDisplay
 
     import_ray()  # Before anything takes time.
     storage, plan = _standing_plan(options, planned)
-    session = Session(plan, storage, options.attempts, options.scratch)
+    session = SuiteSession(plan, storage, options.attempts, options.scratch)
     session.period_s = LOOK_S if storage.in_place else LOOK_FAR_S
     if plan.left:
         # In this order: Ray sets signal handlers of its own when it starts.
@@ -147,7 +147,7 @@ def _run(options: Options, planned: Sequence[Task], args: Sequence[str]) -> int:
     return _report(options, session, args)
 
 
-def _dry_run(options: Options, planned: Sequence[Task]) -> int:
+def _dry_run(options: SuiteOptions, planned: Sequence[Task]) -> int:
     from stormrl.commands.suite_plan import plan_record, show_plan
 
     _, plan = _standing_plan(options, planned)
@@ -160,9 +160,9 @@ def _dry_run(options: Options, planned: Sequence[Task]) -> int:
     return 0
 
 
-def _standing_plan(options: Options, planned: Sequence[Task]) -> tuple[Storage, Plan]:
+def _standing_plan(options: SuiteOptions, planned: Sequence[Task]) -> tuple[Storage, SuitePlan]:
     """The plan with what its directories hold. Raises `UserError` if some of it cannot be run."""
-    from stormrl.suite.plan import Plan, check_games, refuse_others
+    from stormrl.suite.plan import SuitePlan, check_games, refuse_others
     from stormrl.suite.standing import read_config, read_standing
     from stormrl.suite.storage import Storage
 
@@ -170,10 +170,10 @@ def _standing_plan(options: Options, planned: Sequence[Task]) -> tuple[Storage, 
     for task in planned:
         refuse_others(task, read_config(storage, task.name))
     check_games(planned)
-    return storage, Plan({task: read_standing(storage, task.name) for task in planned})
+    return storage, SuitePlan({task: read_standing(storage, task.name) for task in planned})
 
 
-def _machines(options: Options) -> list[Machine]:
+def _machines(options: SuiteOptions) -> list[Machine]:
     """Those that runs would share: a cluster's, or this one."""
     if options.ray_address is not None:
         from stormrl.suite.ray_pool import RayPool
@@ -185,7 +185,7 @@ def _machines(options: Options) -> list[Machine]:
     return [Machine(len(os.sched_getaffinity(0)), torch.cuda.device_count())]
 
 
-def _share(options: Options, machines: Sequence[Machine]) -> Share:
+def _share(options: SuiteOptions, machines: Sequence[Machine]) -> Share:
     """What a run gets. Raises `UserError` if that is nothing that a machine could give."""
     on_cpu = options.device == "cpu" or not any(machine.gpus for machine in machines)
     gpus = options.gpus_per_run
@@ -201,19 +201,21 @@ def _share(options: Options, machines: Sequence[Machine]) -> Share:
     return share
 
 
-def _console(options: Options) -> Console:
+def _console(options: SuiteOptions) -> Console:
     console = messages()
     console.quiet = options.json
     return console
 
 
-def _start_text(options: Options, plan: Plan, share: Share, machines: Sequence[Machine]) -> str:
+def _start_text(
+    options: SuiteOptions, plan: SuitePlan, share: Share, machines: Sequence[Machine]
+) -> str:
     runs = f"{len(plan.left)} of {len(plan.standings)} runs are left to do in {options.out}"
     room = f"{at_once(share, machines)} find room at once on {len(machines)} machine(s)"
     return f"{runs}; {room}. Ctrl-C saves all of them; the same command goes on."
 
 
-def _report(options: Options, session: Session, args: Sequence[str]) -> int:
+def _report(options: SuiteOptions, session: SuiteSession, args: Sequence[str]) -> int:
     """How it ended and what to do next; the exit code."""
     from stormrl.machine.stop import EXIT_INTERRUPTED
     from stormrl.suite.table import suite_table
@@ -237,7 +239,7 @@ def _report(options: Options, session: Session, args: Sequence[str]) -> int:
     return 0
 
 
-def _record(options: Options, session: Session) -> dict[str, Any]:
+def _record(options: SuiteOptions, session: SuiteSession) -> dict[str, Any]:
     runs = [
         {
             "name": name,

@@ -8,14 +8,13 @@ from typing import Any
 
 from stormrl.commands.output import number, print_facts, results, table
 from stormrl.history.progress import duration_text
-from stormrl.suite.estimate import Figures, figures_for
-from stormrl.suite.plan import Plan, Task
+from stormrl.suite.estimate import Figures, figures_for, seconds_of_all
+from stormrl.suite.plan import SuitePlan, Task
 from stormrl.suite.share import Machine, Share, at_once
-from stormrl.suite.simulation import Cluster, simulate
 
 
 def plan_record(
-    out: str, plan: Plan, share: Share, machines: Sequence[Machine], bench: Sequence[Path]
+    out: str, plan: SuitePlan, share: Share, machines: Sequence[Machine], bench: Sequence[Path]
 ) -> dict[str, Any]:
     """The plan with its estimates; JSON-able, null where no figures are at hand."""
     figures = {task: figures_for(task.config, share, bench) for task in plan.standings}
@@ -61,7 +60,7 @@ def show_plan(record: Mapping[str, Any]) -> None:
     )
 
 
-def _run_record(plan: Plan, task: Task, figures: Figures | None) -> dict[str, Any]:
+def _run_record(plan: SuitePlan, task: Task, figures: Figures | None) -> dict[str, Any]:
     saved, config = plan.standings[task].saved, task.config
     return {
         "name": task.name,
@@ -77,14 +76,16 @@ def _run_record(plan: Plan, task: Task, figures: Figures | None) -> dict[str, An
     }
 
 
-def _suite_seconds(plan: Plan, figures: Mapping[Task, Figures | None], places: int) -> float | None:
-    works = []
+def _suite_seconds(
+    plan: SuitePlan, figures: Mapping[Task, Figures | None], places: int
+) -> float | None:
+    seconds = []
     for task in plan.left:
         known = figures[task]
         if known is None or places == 0:
             return None
-        works.append(known.work(task.config, plan.standings[task].saved))
-    return simulate(works, Cluster(machines=1, slots=max(places, 1))).seconds
+        seconds.append(known.seconds(task.config, plan.standings[task].saved))
+    return seconds_of_all(seconds, max(places, 1))
 
 
 def _most_at_once(memory: Sequence[int | None], places: int) -> int | None:

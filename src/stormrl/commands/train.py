@@ -38,7 +38,9 @@ class NewRun(RunConfig):
     """Directory of the new run; by default runs/<game>-<preset>-<size>-seed<seed>."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with this run exactly where it was saved. Of the flags here only --steps, for a later
-    end, and --json can be given with it."""
+    end, --wandb and --json can be given with it."""
+    wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
+    """Show the run in this project of Weights & Biases too; to be given again when it resumes."""
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
@@ -56,12 +58,14 @@ class OldRun:
     """Directory of the run."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """A later end of the run, in environment steps."""
+    wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
+    """Show the run in this project of Weights & Biases too, under the same name as before."""
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class TrainChoice:
     """The flags that decide what the others mean."""
 
     preset: str = "paper"
@@ -72,7 +76,7 @@ class Choice:
 def main(args: Sequence[str]) -> int:
     """Train; returns the exit code."""
     asks_help = any(arg in ("-h", "--help") for arg in args)
-    choice = parse_some(Choice, args)
+    choice = parse_some(TrainChoice, args)
     if choice.resume is not None and not asks_help:
         return _resume(args)
     agent = agent_config(choice.preset, choice.size)
@@ -89,10 +93,10 @@ def _start(options: NewRun) -> int:
     config = options.config()
     run_dir = options.run_dir or whole.fresh(default_directory(config))
     if options.json:
-        outcome = whole.train(config, run_dir)
+        outcome = whole.train(config, run_dir, wandb=options.wandb)
     else:
         progress = TrainingProgress(config.steps)
-        outcome = whole.train(config, run_dir, progress, started=say_start)
+        outcome = whole.train(config, run_dir, progress, say_start, options.wandb)
     return report(run_dir, config, outcome, options.json)
 
 
@@ -112,7 +116,7 @@ def _resume(args: Sequence[str]) -> int:
     run = whole.resumable(options.resume)
     done, end = whole.steps_done(run.path), options.steps or run.config.steps
     if options.json:
-        outcome = whole.resume(run.path, options.steps)
+        outcome = whole.resume(run.path, options.steps, wandb=options.wandb)
     elif done == end:
         say(
             messages(),
@@ -122,7 +126,7 @@ def _resume(args: Sequence[str]) -> int:
         return 0
     else:
         progress = TrainingProgress(end, done)
-        outcome = whole.resume(run.path, options.steps, progress, started=say_start)
+        outcome = whole.resume(run.path, options.steps, progress, say_start, options.wandb)
     return report(run.path, run.config, outcome, options.json)
 
 

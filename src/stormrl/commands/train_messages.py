@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
-import stormrl
+from stormrl import __version__
 from stormrl.commands.output import messages, print_facts, print_json, say
 from stormrl.config.parts import RunConfig
 from stormrl.learning.parameters import count_parameters
@@ -25,7 +25,7 @@ def say_start(trainer: Trainer) -> None:
     console = messages()
     verb = f"goes on at step {trainer.step:,} in" if trainer.step else "trains in"
     console.print(
-        f"[bold]stormrl {stormrl.__version__}[/] {verb} [bold]{escape(str(path))}[/]",
+        f"[bold]stormrl {__version__}[/] {verb} [bold]{escape(str(path))}[/]",
         soft_wrap=True,
     )
     print_facts(

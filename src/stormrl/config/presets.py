@@ -61,7 +61,7 @@ def small(config: AgentConfig) -> AgentConfig:
     """4.5 M parameters: a game on a workstation's CPU or a small GPU."""
     return _sized(
         config,
-        Scale(
+        SizeSettings(
             channels=16,
             categoricals=24,
             width=256,
@@ -87,7 +87,7 @@ def tiny(config: AgentConfig) -> AgentConfig:
     # states of `toy` cost three times the time. Five steps of play for each update.
     return _sized(
         config,
-        Scale(
+        SizeSettings(
             channels=8,
             categoricals=16,
             width=128,
@@ -113,7 +113,7 @@ def toy(config: AgentConfig) -> AgentConfig:
     # updates in the same time.
     return _sized(
         config,
-        Scale(
+        SizeSettings(
             channels=8,
             categoricals=16,
             width=128,
@@ -137,7 +137,7 @@ DEMONSTRATED = 4
 """Windows of the agent's own experience for each one of a demonstration, as in the paper."""
 
 
-class Scale(NamedTuple):
+class SizeSettings(NamedTuple):
     """What a size decides: widths, batches, and the rates and exploration that go with them.
 
     Small batches and high rates let a policy lose its entropy before the
@@ -163,7 +163,7 @@ class Scale(NamedTuple):
     """Updates for each environment step."""
 
 
-def _sized(config: AgentConfig, scale: Scale) -> AgentConfig:
+def _sized(config: AgentConfig, scale: SizeSettings) -> AgentConfig:
     world_model, actor_critic, width = config.world_model, config.actor_critic, scale.width
     return replace(
         config,

@@ -1,4 +1,4 @@
-"""Files that survive a crash: written whole or not at all, and sealed so that damage is noticed."""
+"""Atomic writes and checksums: files that survive a crash, and damage that is noticed."""
 
 from __future__ import annotations
 

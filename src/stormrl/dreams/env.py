@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stormrl.agents.protocol import Behaviour, Opinion
 from stormrl.nn.functional import sample_index
-from stormrl.types import View
+from stormrl.types import View, image_tensor
 from stormrl.worlds.mind import Expectation
 from stormrl.worlds.protocol import World
 
@@ -91,7 +91,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         """Begins at a real frame, uint8 [64, 64, 3]: of `options["context"]`, or of any context."""
         super().reset(seed=seed)
         context = (options or {}).get("context") or self._any_context()
-        frames = torch.from_numpy(context.obs).to(self.device).permute(0, 3, 1, 2)
+        frames = image_tensor(context.obs, self.device)
         action = torch.from_numpy(context.action).to(self.device)
         self.mind.begin(frames.unsqueeze(0), action.unsqueeze(0), self._uniform)
         self.habit = () if self.actor_critic is None else self.actor_critic.begin(1)

@@ -1,4 +1,4 @@
-"""How far ahead a world model sees: the error of its dreams, step by step."""
+"""Open-loop prediction error: how far ahead a world model sees, step by step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OpenLoopError(NamedTuple):
         worse = np.flatnonzero(self.dream.mean(0) >= self.copy.mean(0))
         return int(worse[0]) if len(worse) else self.dream.shape[1]
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Means over episodes with their spread, JSON-able."""
         curves = {name: curve(getattr(self, name)) for name in self._fields}
         better = curve(self.copy - self.dream)

@@ -1,4 +1,4 @@
-"""What the world model makes of real windows: seeing every frame, and dreaming on from a few."""
+"""Reconstruction and open-loop prediction of real windows: all frames seen, or only a few."""
 
 from __future__ import annotations
 

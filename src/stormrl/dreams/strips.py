@@ -1,4 +1,4 @@
-"""Strips of curves to stand under rows of frames: what was earned, expected and believed."""
+"""Plots: strips of curves to stand under rows of frames: what was earned, expected and believed."""
 
 from __future__ import annotations
 

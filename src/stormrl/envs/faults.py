@@ -1,4 +1,4 @@
-"""Whose fault it was: what goes wrong inside an environment is told apart from everything else."""
+"""Exceptions of environments, told apart from everything else that goes wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells when a life is lost."""
+"""Wrapper that tells when a life is lost."""
 
 from typing import Any
 

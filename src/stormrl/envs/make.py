@@ -1,4 +1,4 @@
-"""From an environment's name to an environment the agent can play."""
+"""Environment factory: from a name to a wrapped environment that the agent can play."""
 
 import difflib
 import importlib

@@ -1,4 +1,4 @@
-"""The state of a running environment as plain arrays, so that a run resumes mid-episode.
+"""Snapshot: the state of a running environment as plain arrays, so that a run resumes mid-episode.
 
 A snapshot is the seed of the episode and the actions since: restoring plays them again and checks
 that every picture and reward comes out the same. This holds for any environment that obeys

@@ -1,4 +1,4 @@
-"""Two toy games with a known optimum, learnable in minutes, one of which needs memory."""
+"""Toy environments with a known optimum, learnable in minutes, one of which needs memory."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Replay: a ring of single steps on the training device, sampled there in windows."""
+"""Replay buffer: a ring of single steps on the training device, sampled there in windows."""
 
 from __future__ import annotations
 

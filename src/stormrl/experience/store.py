@@ -1,4 +1,4 @@
-"""Replay on disk, written as it grows: a checkpoint costs what is new since the last one.
+"""Replay buffer on disk, written as it grows: a checkpoint costs what is new since the last one.
 
 Steps lie in immutable files `<first>-<last>.safetensors`, numbered from the run's first step. A
 checkpoint keeps a manifest: the files that made up replay at that moment.
@@ -51,7 +51,7 @@ class Chunk:
         """Name of the file; it follows from the steps, so that no manifest can name another."""
         return f"{self.first:09d}-{self.end - 1:09d}.safetensors"
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The chunk's entry in a manifest."""
         return {
             "file": self.file,
@@ -84,7 +84,7 @@ class ReplayStore:
                 self._chunks.append(chunk)
                 self._saved = chunk.end
         self._chunks = [chunk for chunk in self._chunks if chunk.end > oldest]
-        return {"added": replay.added, "chunks": [chunk.record() for chunk in self._chunks]}
+        return {"added": replay.added, "chunks": [chunk.as_dict() for chunk in self._chunks]}
 
     def verify(self, manifest: Manifest) -> None:
         """Raises `UserError` unless every file of the manifest is there and undamaged."""

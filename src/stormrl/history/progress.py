@@ -1,4 +1,4 @@
-"""What a person sees while an agent trains: two live lines in a terminal, plain lines in a log."""
+"""Progress display while an agent trains: two live lines in a terminal, plain lines in a log."""
 
 import math
 import statistics

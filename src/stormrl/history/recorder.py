@@ -1,4 +1,4 @@
-"""The run's written evidence: JSON lines for programs, TensorBoard and Weights & Biases for eyes.
+"""Logger of a run: JSON lines for programs, TensorBoard and Weights & Biases for eyes.
 
 `metrics.jsonl`, `episodes.jsonl` and `scores.jsonl` are histories: a resumed run cuts them back to
 its checkpoint, so that no step is there twice and none is missing.
@@ -94,17 +94,15 @@ class TensorBoard:
 class Wandb:
     """The same verbs for Weights & Biases; a resumed run goes on under the same name.
 
-    Raises UserError if the extra is not installed or W&B refuses the login.
+    Raises `UserError` if the extra is not installed or W&B refuses the login.
     """
 
-    def __init__(self, directory: str | Path, project: str = "stormrl") -> None:
+    def __init__(self, directory: str | Path, project: str) -> None:
+        wandb = import_wandb()
+        name = Path(directory).resolve().name
         try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError("wandb", "is not installed: pip install stormrl[wandb]") from None
-        name, folder = Path(directory).resolve().name, str(directory)
-        try:
-            self._run: Any = wandb.init(project=project, id=name, dir=folder, resume="allow")
+            # Its files lie in ./wandb: they link to others elsewhere, which a run must not.
+            self._run: Any = wandb.init(project=project, id=name, resume="allow")
         except wandb.Error as error:
             raise UserError("wandb", f"{error} (or set WANDB_MODE=offline)") from error
         self._wandb: Any = wandb
@@ -123,6 +121,15 @@ class Wandb:
     def close(self) -> None:
         """Wait until everything is handed over."""
         self._run.finish()
+
+
+def import_wandb() -> Any:
+    """W&B's package. Raises `UserError` if the extra is not installed."""
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError("wandb", "is not installed: pip install 'stormrl[wandb]'") from None
+    return wandb
 
 
 class Recorder:

@@ -50,7 +50,8 @@ class Learner:
     def __init__(self, config: AgentConfig, spaces: Spaces, backend: Backend) -> None:
         self.config = config
         self.backend = backend
-        self.world_model = build_world(config, spaces).to(backend.device).eval()
+        world = build_world(config, spaces, backend.device)
+        self.world_model = world.to(backend.device).eval()
         self.actor_critic = build_agent(config, self.world_model).to(backend.device)
         self.groups = self.world_model.groups()
         self.world_optimizers = {

@@ -1,4 +1,4 @@
-"""How large the networks of a configuration are."""
+"""Parameter counts of a configuration's networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def parameters_of(config: AgentConfig, spaces: Spaces) -> dict[str, dict[str, int]]:
     """The same for `world_model` and `actor_critic`, neither of which takes memory or time."""
     with torch.device("meta"):
-        world_model = build_world(config, spaces)
+        world_model = build_world(config, spaces, torch.device("meta"))
         actor_critic = build_agent(config, world_model)
     return {
         "world_model": count_parameters(world_model),

@@ -1,4 +1,4 @@
-"""How many updates are due after each environment step."""
+"""Train ratio: how many updates are due after each environment step."""
 
 from __future__ import annotations
 

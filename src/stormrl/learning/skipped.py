@@ -1,4 +1,4 @@
-"""Updates that were skipped because of numbers that are not finite: counted and explained.
+"""Non-finite gradients (NaN, infinity): updates that were skipped are counted and explained.
 
 Counting happens on the device and waits for nothing; `read` is called where metrics are read.
 """
@@ -41,7 +41,7 @@ class Diagnosis(NamedTuple):
     damaged: dict[str, list[int]]
     """Steps of these windows whose numbers in replay are not finite, by field."""
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Ready for JSON: nan and inf, which matter here, as text."""
         metrics = {n: v if math.isfinite(v) else str(v) for n, v in self.metrics.items()}
         return self._asdict() | {"metrics": metrics}

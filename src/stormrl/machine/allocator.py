@@ -1,4 +1,4 @@
-"""Memory that the CPU has freed is kept for the next update."""
+"""Allocator: memory that the CPU has freed is kept for the next update."""
 
 from __future__ import annotations
 

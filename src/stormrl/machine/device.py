@@ -1,4 +1,4 @@
-"""Which device, which arithmetic, and whether to compile: each chosen by one function."""
+"""Device, precision and compilation: each chosen by one function."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 from stormrl.config.parts import RunConfig
 from stormrl.errors import UserError
 from stormrl.nn.conv import Encoder
+from stormrl.nn.layers import FOR_CPU
 
 TRIALS = 8
 """Times that a choice is timed; the shortest counts, which other work disturbs least."""
@@ -58,7 +59,7 @@ def fastest_on_cpu() -> torch.dtype:
     run keeps what it began with, as its bits must not hang on a clock.
     """
     with torch.random.fork_rng(devices=[]):
-        encoder = Encoder(image_channels=3, channels=8)
+        encoder = Encoder(3, 8, FOR_CPU)
     images = torch.zeros(32, 3, 64, 64, dtype=torch.uint8)
 
     def work(dtype: torch.dtype) -> float:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask for a stop; the loop decides when it is safe."""
+"""Signal handler: Ctrl-C and SIGTERM ask for a stop; the loop decides when it is safe."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from stormrl.nn.cpu.batch_norm import BatchNorm
-from stormrl.nn.cpu.strided import Doubling, Halving, halve_relu, halved
+from stormrl.nn.layers import PLAIN, Layers
 from stormrl.nn.precision import compute_dtype
 
 IMAGE_SIZE = 64
@@ -25,13 +24,18 @@ def embedding_size(channels: int) -> int:
 class Encoder(nn.Module):
     """Four convolutions of stride 2, each with BatchNorm and ReLU: 64 -> 4 pixels."""
 
-    def __init__(self, image_channels: int, channels: int) -> None:
+    def __init__(self, image_channels: int, channels: int, layers: Layers = PLAIN) -> None:
         super().__init__()
-        self.first = Halving(image_channels, channels)
-        stages: list[nn.Module] = [BatchNorm(channels), nn.ReLU(inplace=True)]
+        self._halved, self._halve_relu = layers.halved, layers.halve_relu
+        self.first = layers.halving(image_channels, channels)
+        stages: list[nn.Module] = [layers.norm(channels), nn.ReLU(inplace=True)]
         for i in range(1, STAGES):
             after = channels * 2**i
-            stages += [Halving(after // 2, after), BatchNorm(after), nn.ReLU(inplace=True)]
+            stages += [
+                layers.halving(after // 2, after),
+                layers.norm(after),
+                nn.ReLU(inplace=True),
+            ]
         self.stages = nn.Sequential(*stages)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -44,7 +48,7 @@ class Encoder(nn.Module):
         pixels = images.contiguous(memory_format=torch.channels_last).to(compute_dtype(images))
         if not self.training:
             return self._infer(pixels).flatten(1)
-        return self.stages(halved(pixels, self.first.weight / 255)).flatten(1)
+        return self.stages(self._halved(pixels, self.first.weight / 255)).flatten(1)
 
     def _infer(self, x: Tensor) -> Tensor:
         """Running statistics become part of the weights: one pass over what a stage gives."""
@@ -57,7 +61,7 @@ class Encoder(nn.Module):
             gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             bias = norm.bias - norm.running_mean * gain
             weight = conv.weight * (pixel_scale * gain)[:, None, None, None]
-            x = halve_relu(x, weight, bias)
+            x = self._halve_relu(x, weight, bias)
             pixel_scale = 1.0
         return x
 
@@ -84,15 +88,21 @@ class FrameEncoder(nn.Sequential):
 class Decoder(nn.Module):
     """Linear layer and four transposed convolutions: 4 -> 64 pixels, no output squashing."""
 
-    def __init__(self, latent_size: int, image_channels: int, channels: int) -> None:
+    def __init__(
+        self, latent_size: int, image_channels: int, channels: int, layers: Layers = PLAIN
+    ) -> None:
         super().__init__()
         self.widest = channels * 2 ** (STAGES - 1)
         self.stem = nn.Linear(latent_size, embedding_size(channels), bias=False)
-        stages: list[nn.Module] = [BatchNorm(self.widest), nn.ReLU(inplace=True)]
+        stages: list[nn.Module] = [layers.norm(self.widest), nn.ReLU(inplace=True)]
         for i in reversed(range(1, STAGES)):
             after = channels * 2 ** (i - 1)
-            stages += [Doubling(2 * after, after), BatchNorm(after), nn.ReLU(inplace=True)]
-        stages.append(Doubling(channels, image_channels, bias=True))
+            stages += [
+                layers.doubling(2 * after, after, False),
+                layers.norm(after),
+                nn.ReLU(inplace=True),
+            ]
+        stages.append(layers.doubling(channels, image_channels, True))
         self.stages = nn.Sequential(*stages)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

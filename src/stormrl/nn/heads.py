@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons that read a prediction from a state."""
+"""Heads: multi-layer perceptrons (MLP) that read a prediction from a state."""
 
 from __future__ import annotations
 

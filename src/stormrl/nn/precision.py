@@ -1,4 +1,4 @@
-"""The type that networks compute in."""
+"""Mixed precision: the type that networks compute in."""
 
 from __future__ import annotations
 

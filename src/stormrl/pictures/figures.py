@@ -27,7 +27,7 @@ class Curve(NamedTuple):
     returns: Values
 
 
-class Band(NamedTuple):
+class ConfidenceBand(NamedTuple):
     """A mean over seeds and its interval, at the same steps."""
 
     steps: npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ def learning_curve(
 def error_curves(path: str | Path, open_loop: Mapping[str, Any], game: str) -> None:
     """Error of dreams over steps ahead, beside a copy of the last frame and a reconstruction.
 
-    open_loop: what `OpenLoopError.record` gives. The suffix of `path` chooses the format.
+    open_loop: what `OpenLoopError.as_dict` gives. The suffix of `path` chooses the format.
     """
     figure = Figure(figsize=(8, 4.5), layout=ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.08))
     axes = figure.add_subplot()
@@ -99,7 +99,7 @@ def rolling_mean(returns: Values, window: int) -> npt.NDArray[np.float64]:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def seed_band(seeds: Sequence[Curve], window: int, points: int = 200) -> Band:
+def seed_band(seeds: Sequence[Curve], window: int, points: int = 200) -> ConfidenceBand:
     """Mean over seeds of their trailing means, with its 95 % bootstrap interval.
 
     It spans the steps at which every seed has episodes, in `points` equal parts.
@@ -109,7 +109,7 @@ def seed_band(seeds: Sequence[Curve], window: int, points: int = 200) -> Band:
     grid = np.linspace(start, stop, points)
     lines = [np.interp(grid, seed.steps, rolling_mean(seed.returns, window)) for seed in seeds]
     interval = bootstrap((lines,), np.mean, axis=0, method="percentile", n_resamples=2000, rng=0)
-    return Band(grid, np.mean(lines, axis=0), *interval.confidence_interval)
+    return ConfidenceBand(grid, np.mean(lines, axis=0), *interval.confidence_interval)
 
 
 def _draw_seeds(axes: Axes, label: str, seeds: Sequence[Curve], window: int, colour: str) -> None:

@@ -68,13 +68,6 @@ def write_png(path: str | Path, image: Image) -> None:
     Pillow.fromarray(image).save(_new(path), "PNG", optimize=True)
 
 
-def read_video(path: str | Path) -> Frames:
-    """All frames of a video or GIF, uint8 [T, H, W, 3]."""
-    with av.open(str(path)) as file:
-        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
-    return np.stack(frames).astype(np.uint8, copy=False)
-
-
 def _new(path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

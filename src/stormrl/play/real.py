@@ -14,6 +14,7 @@ from torch import Tensor
 from stormrl.dreams.env import DreamContext, seen
 from stormrl.envs import PROTOCOLS, action_meanings, make_env
 from stormrl.runs.agent import Agent
+from stormrl.types import image_tensor
 
 LEAD = 24
 """Steps, at most, that the agent plays before a context begins."""
@@ -92,7 +93,7 @@ class RealGame:
         self.info: dict[str, Any] = seen(view, opinion) | {"continues": self.continues}
 
     def _image(self) -> Tensor:
-        return torch.from_numpy(self.obs).to(self.agent.device).permute(2, 0, 1).unsqueeze(0)
+        return image_tensor(self.obs, self.agent.device).unsqueeze(0)
 
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.from_numpy(self.rng.random(tuple(shape), np.float32)).to(self.agent.device)

@@ -22,12 +22,12 @@ from starlette.websockets import WebSocket
 
 from stormrl.play.packets import greeting
 from stormrl.play.security import HEADERS, Guard
-from stormrl.play.session import TOO_MANY, Session
+from stormrl.play.session import TOO_MANY, PlaySession
 from stormrl.play.table import Table
-from stormrl.play.tape import Film, save
+from stormrl.play.tape import PlayFilm, save
 from stormrl.runs.agent import Agent
+from stormrl.seeds import GAME_SEED
 
-SEED = 4_000_000
 """Seed of the first game: no episode of training, evaluation or films has it."""
 GAMES = 10_000
 """Seeds that a session has to itself."""
@@ -48,7 +48,7 @@ class Server:
     ) -> None:
         self.agent, self.run, self.recordings = agent, run, recordings
         self.guard, self.context, self.limit = guard, context, sessions
-        self.open: set[Session] = set()
+        self.open: set[PlaySession] = set()
         self.waiting = 0
         self.numbers = itertools.count()
         self.saved: set[str] = set()
@@ -81,14 +81,14 @@ class Server:
         if len(self.open) + self.waiting >= self.limit:
             await socket.close(TOO_MANY, f"{self.limit} games are being played; close one")
             return
-        seed = SEED + GAMES * next(self.numbers)
+        seed = GAME_SEED + GAMES * next(self.numbers)
         loop = asyncio.get_running_loop()
         self.waiting += 1
         try:
             table = await loop.run_in_executor(self.executor, self._table, seed)
         finally:
             self.waiting -= 1
-        session = Session(socket, table, self.executor, partial(self._save, table))
+        session = PlaySession(socket, table, self.executor, partial(self._save, table))
         self.open.add(session)
         try:
             await session.run(greeting(self.agent, table, self.context))
@@ -99,7 +99,7 @@ class Server:
     def _table(self, seed: int) -> Table:
         return Table(self.agent, seed, self.context)
 
-    def _save(self, table: Table, film: Film) -> list[Path]:
+    def _save(self, table: Table, film: PlayFilm) -> list[Path]:
         config = self.agent.config
         stem = self.recordings / f"play-{time.strftime('%Y%m%d-%H%M%S')}-{next(self.numbers)}"
         paths = save(film, stem, config.env, config.protocol, str(self.run), table.real.words)

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from stormrl.play.messages import Command, parse
 from stormrl.play.packets import Pace, Point, packet, point
 from stormrl.play.table import Table
-from stormrl.play.tape import Film
+from stormrl.play.tape import PlayFilm
 
 UNSEEN = 3
 """Frames on their way to the page, at most; those that come meanwhile are dropped."""
@@ -36,7 +36,7 @@ POLICY, FAILED, TOO_MANY = 1008, 1011, 1013
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Save = Callable[[Film], list[Path]]
+Save = Callable[[PlayFilm], list[Path]]
 
 
 class Closed(Exception):
@@ -47,7 +47,7 @@ class Closed(Exception):
         super().__init__(reason)
 
 
-class Session:
+class PlaySession:
     """Reads messages, runs the game and sends frames, side by side, until the page goes away."""
 
     def __init__(

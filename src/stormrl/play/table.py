@@ -13,7 +13,7 @@ import numpy as np
 from stormrl.dreams.env import DreamEnv
 from stormrl.play.keys import idle
 from stormrl.play.real import RealGame, draw
-from stormrl.play.tape import LONGEST, Film, Played, Tape
+from stormrl.play.tape import LONGEST, Played, PlayFilm, Tape
 from stormrl.runs.agent import Agent
 
 SIDES = ("real", "dream")
@@ -69,7 +69,7 @@ class Table:
         self.env = DreamEnv(agent.world_model, agent.actor_critic, limit=limit)
         self.tapes: dict[str, Tape] | None = None
         self.shown: list[dict[str, np.ndarray]] = []
-        self.finished: deque[Film] = deque()
+        self.finished: deque[PlayFilm] = deque()
         """Recordings that wait to be saved."""
         self.reset(seed)
 
@@ -160,7 +160,7 @@ class Table:
             self._begin("real", self.real.obs)
             self._begin("dream", self.dream.obs)
         elif not on and self.tapes is not None:
-            self.finished.append(Film(self.tapes, self.shown, self.settings.speed))
+            self.finished.append(PlayFilm(self.tapes, self.shown, self.settings.speed))
             self.tapes = None
         self.settings.recording = on
 

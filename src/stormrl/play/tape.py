@@ -71,7 +71,7 @@ class Tape:
         self.first, self.steps = steps[-1].obs, []
 
 
-class Film(NamedTuple):
+class PlayFilm(NamedTuple):
     """A whole recording."""
 
     tapes: dict[str, Tape]
@@ -82,7 +82,7 @@ class Film(NamedTuple):
 
 
 def save(
-    film: Film, stem: Path, env: str, protocol: str, run: str, words: Sequence[str]
+    film: PlayFilm, stem: Path, env: str, protocol: str, run: str, words: Sequence[str]
 ) -> list[Path]:
     """Write an episode file for each side on which something was played, and a video."""
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def save(
     return paths
 
 
-def _pictures(film: Film) -> Iterator[Image]:
+def _pictures(film: PlayFilm) -> Iterator[Image]:
     """Frames of the video, made as they are written: a long one would not fit into memory."""
     sides = [side for side in film.tapes if any(side in shown for shown in film.frames)]
     blank = np.zeros_like(next(iter(film.frames[0].values())))

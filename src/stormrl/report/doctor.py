@@ -1,4 +1,4 @@
-"""Why a run does not learn: what its histories say, in words, and the setting to look at.
+"""Diagnostics: why a run does not learn, in words, and the setting to look at.
 
 A check looks at a run's history for one cause. Causes stand in the order in which one brings about
 the next, so the first that is found is the one to start with.

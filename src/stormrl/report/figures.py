@@ -24,7 +24,7 @@ from stormrl.disk.jsonlines import is_number
 from stormrl.pictures.figures import Curve, rolling_mean, seed_band
 from stormrl.report.reading import Run, Series
 from stormrl.report.scores import THRESHOLDS, AgentRow
-from stormrl.scores.curves import Band, band, game_with_curves
+from stormrl.scores.curves import PublishedBand, band, game_with_curves
 from stormrl.scores.on_track import FIRST
 from stormrl.scores.statistics import Estimate
 
@@ -96,7 +96,7 @@ def learning_curves(
     return lines(title, found, "environment steps", size=size, behind=behind)
 
 
-def published_behind(runs: Sequence[Run], drawn: Sequence[Line]) -> Band | None:
+def published_behind(runs: Sequence[Run], drawn: Sequence[Line]) -> PublishedBand | None:
     """Published curves of the game of these runs, up to the bin in which the drawn lines end.
 
     None if there are none, or no line.
@@ -164,7 +164,7 @@ def lines(
     xlabel: str,
     log: bool = False,
     size: tuple[float, float] = SMALL,
-    behind: Band | None = None,
+    behind: PublishedBand | None = None,
 ) -> Markup:
     """A figure of curves, behind which a band may lie."""
     figure, axes = _blank(size)

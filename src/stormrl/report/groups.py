@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from stormrl.config.parts import AgentConfig, to_dict
+from stormrl.config.parts import AgentConfig, leaves, to_dict
 from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
 from stormrl.report.reading import Run
@@ -101,15 +101,6 @@ def differences(config: AgentConfig, named: AgentConfig) -> tuple[str, ...]:
         if before.get(name) != value
         and (config.demonstration.path or not name.startswith("demonstration."))
     )
-
-
-def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of a nested dictionary."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _telling(runs: Sequence[Run], variants: Sequence[Variant]) -> list[str]:

@@ -11,7 +11,7 @@ from stormrl.errors import UserError
 from stormrl.report.doctor import History, diagnose
 from stormrl.report.groups import Game, grouped
 from stormrl.report.reading import Run, Unreadable, read_runs
-from stormrl.report.scores import GameRow, Standing, game_rows, standings
+from stormrl.report.scores import GameRow, VariantStanding, game_rows, standings
 from stormrl.scores.on_track import track_record
 from stormrl.scores.statistics import Aggregate, Estimate
 
@@ -24,7 +24,7 @@ class Overview:
     unreadable: list[Unreadable]
     groups: list[Game]
     rows: list[GameRow]
-    standings: list[Standing]
+    standings: list[VariantStanding]
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> Overview:
@@ -45,7 +45,7 @@ class Overview:
         """Games that were played."""
         return list(dict.fromkeys(group.name for group in self.groups))
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Ready for JSON; `aggregate` is that of the variant with the most games."""
         largest = max(self.standings, key=lambda standing: len(standing.games), default=None)
         aggregates = {s.variant: _aggregate_record(s.rows[0].aggregate) for s in self.standings}
@@ -84,7 +84,7 @@ def _game_record(row: GameRow) -> dict[str, Any]:
         "stderr": row.stderr,
         "human_normalised": row.human_normalised,
         "published": dict(row.published),
-        "reproduction": None if row.comparison is None else row.comparison.record(),
+        "reproduction": None if row.comparison is None else row.comparison.as_dict(),
         "reservations": row.reservations,
         "on_track": [track_record(run.config, run.track) for run in row.game.runs],
     }
@@ -94,7 +94,7 @@ def _aggregate_record(aggregate: Aggregate) -> dict[str, dict[str, Any]]:
     return {name: _estimate_record(value) for name, value in aggregate._asdict().items()}
 
 
-def _improvement_record(standing: Standing) -> Mapping[str, dict[str, Any]]:
+def _improvement_record(standing: VariantStanding) -> Mapping[str, dict[str, Any]]:
     return {
         row.name: _estimate_record(row.improvement)
         for row in standing.rows

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import stormrl
+from stormrl import __version__
 from stormrl.config.parts import to_dict
 from stormrl.disk.jsonlines import is_number
 from stormrl.report import figures
@@ -54,7 +54,7 @@ class Strip(NamedTuple):
     published: list[float]
 
 
-class Film(NamedTuple):
+class EmbeddedVideo(NamedTuple):
     """A video with all its bytes in its address."""
 
     title: str
@@ -74,7 +74,7 @@ def html(overview: Overview, with_videos: bool = True) -> str:
     columns = [row.published for row in _published_rows(overview) if row.name in COLUMNS]
     return environment.get_template("page.html").render(
         overview=overview,
-        version=stormrl.__version__,
+        version=__version__,
         columns=columns,
         strip=strip,
         key_figures=KEY_FIGURES,
@@ -225,10 +225,10 @@ def _open_loop(overview: Overview) -> list[Markup]:
     ]
 
 
-def _films(overview: Overview) -> list[Film]:
+def _films(overview: Overview) -> list[EmbeddedVideo]:
     """One for each game and variant: a page of hundreds must still be sent by mail."""
     return [
-        Film(f"{group.name}, {run.name}", address)
+        EmbeddedVideo(f"{group.name}, {run.name}", address)
         for group in overview.groups
         for run in _first([run for run in group.runs if run.video is not None])
         if (address := _address(run)) is not None

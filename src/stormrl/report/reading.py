@@ -1,4 +1,4 @@
-"""Runs as their directories tell of them, damaged and unfinished ones included."""
+"""Reader of run directories: runs as these tell of them, damaged and unfinished ones included."""
 
 from __future__ import annotations
 

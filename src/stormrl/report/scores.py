@@ -64,7 +64,7 @@ class AgentRow(NamedTuple):
     """None for the runs of the report."""
 
 
-class Standing(NamedTuple):
+class VariantStanding(NamedTuple):
     """One variant among the published agents, over the games that it was scored on."""
 
     variant: str
@@ -81,7 +81,7 @@ def game_rows(groups: Sequence[Game]) -> list[GameRow]:
     return [_game_row(group) for group in groups]
 
 
-def standings(groups: Sequence[Game]) -> list[Standing]:
+def standings(groups: Sequence[Game]) -> list[VariantStanding]:
     """For each variant that was scored on published games."""
     variants = dict.fromkeys(group.variant for group in groups)
     found = [_standing(variant, groups) for variant in variants]
@@ -103,7 +103,7 @@ def _game_row(group: Game) -> GameRow:
     )
 
 
-def _standing(variant: str, groups: Sequence[Game]) -> Standing | None:
+def _standing(variant: str, groups: Sequence[Game]) -> VariantStanding | None:
     own = [group for group in groups if group.variant == variant and group.scores]
     scores = normalised({group.name: group.scores for group in own})
     if not scores:
@@ -114,7 +114,7 @@ def _standing(variant: str, groups: Sequence[Game]) -> Standing | None:
     profiled = {variant: scores} | {
         name: _restricted(published_agent(name).seeds, scores) for name in PROFILED
     }
-    return Standing(
+    return VariantStanding(
         variant,
         names,
         sum(map(len, scores.values())),

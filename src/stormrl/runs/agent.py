@@ -1,4 +1,4 @@
-"""The trained agent, to take into your own program."""
+"""The trained agent, a policy to take into your own program."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stormrl.learning.learner import Learner
 from stormrl.learning.state import largest_state, restore_models
 from stormrl.machine.device import Backend, choose_device
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
+from stormrl.types import image_tensor
 
 _BIASES = re.compile(r"actor\.[0-9]+\.bias")
 
@@ -57,7 +58,7 @@ class Agent:
 
         Pass the carry that the last call returned, and None at the start of an episode.
         """
-        image = torch.from_numpy(obs).to(self.device).permute(2, 0, 1).unsqueeze(0)
+        image = image_tensor(obs, self.device).unsqueeze(0)
         is_first = torch.tensor([carry is None], device=self.device)
         carry = carry or self.actor.begin(1)
         action, carry = self.actor.act(image, carry, is_first, greedy)

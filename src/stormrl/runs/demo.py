@@ -31,13 +31,13 @@ from stormrl.scores.held_actions import HeldAction
 from stormrl.scores.published import STEPS, STORM, game_of
 from stormrl.scores.summary import mean_and_stderr, score_text
 from stormrl.scores.yardsticks import PublishedThen, Yardsticks, chance, published_then, yardsticks
+from stormrl.seeds import FILM_SEED, GAME_SEED, RANDOM_SEED
 
 CLEAR = 0.01
 """An agent is called better if it would have such returns by less than this chance otherwise."""
 CONTEXT, HORIZON, FILMED = 8, 24, 3
 GAMES = 2
 """Games that the pretrained agent plays."""
-RANDOM_SEED, FILM_SEED, GAME_SEED = 3_000_000, 2_000_000, 4_000_000
 HEADER = ("game", "player", "steps", "return", "p random", "p held")
 NOTE = f"""\
 Returns are means ± standard errors of whole episodes. held: the best of all policies that keep one
@@ -47,7 +47,7 @@ played with sticky actions. DreamerV3: training episodes of its published runs w
 median seed (lowest to highest)."""
 
 
-class Plan(NamedTuple):
+class DemoPlan(NamedTuple):
     """A game that is learned from scratch."""
 
     config: RunConfig
@@ -60,8 +60,8 @@ class Plan(NamedTuple):
 
 
 DEMO = (
-    Plan(recipes.catch(), share=0.3, reserve_s=15),
-    Plan(
+    DemoPlan(recipes.catch(), share=0.3, reserve_s=15),
+    DemoPlan(
         RunConfig(
             env="ALE/RoadRunner-v5",
             steps=STEPS,
@@ -102,7 +102,7 @@ class Show(NamedTuple):
     """Of the games that it played."""
     files: Sequence[Path]
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""
         config = self.agent.config
         return {
@@ -118,10 +118,10 @@ class Show(NamedTuple):
         }
 
 
-class Comparison(NamedTuple):
+class DemoComparison(NamedTuple):
     """One game's result."""
 
-    plan: Plan
+    plan: DemoPlan
     run_dir: Path
     step: int
     trained_s: float
@@ -153,7 +153,7 @@ class Comparison(NamedTuple):
         found = (published_then(self.env, step) for step in steps)
         return list(dict.fromkeys(then for then in found if then is not None))
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The result, JSON-able."""
         config = self.plan.config
         return {
@@ -170,19 +170,19 @@ class Comparison(NamedTuple):
             "trained": _sample(self.trained),
             "mann_whitney_p": self.chance,
             "clearly_better": self.clear,
-            "held": self._held_record(self.yardsticks.held),
-            "pretrained": self._pretrained_record(self.yardsticks.pretrained),
+            "held": self._held_dict(self.yardsticks.held),
+            "pretrained": self._pretrained_dict(self.yardsticks.pretrained),
             "published": self._published_records(),
             "files": [str(path) for path in self.files],
         }
 
-    def _held_record(self, held: HeldAction | None) -> dict[str, Any] | None:
+    def _held_dict(self, held: HeldAction | None) -> dict[str, Any] | None:
         """The best held action, and the test of the trained agent against it."""
         if held is None:
             return None
         return held._asdict() | {"mann_whitney_p": chance(self.trained, held.returns)}
 
-    def _pretrained_record(self, agent: Pretrained | None) -> dict[str, Any] | None:
+    def _pretrained_dict(self, agent: Pretrained | None) -> dict[str, Any] | None:
         """The pretrained agent, and its test against random play."""
         if agent is None:
             return None
@@ -204,15 +204,15 @@ class Demonstration(NamedTuple):
     seconds: float
     """Time that it took."""
     show: Show | None
-    comparisons: Sequence[Comparison]
+    comparisons: Sequence[DemoComparison]
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""
         return {
             "minutes": self.minutes,
             "seconds": self.seconds,
-            "pretrained": None if self.show is None else self.show.record(),
-            "games": [comparison.record() for comparison in self.comparisons],
+            "pretrained": None if self.show is None else self.show.as_dict(),
+            "games": [comparison.as_dict() for comparison in self.comparisons],
         }
 
     @property
@@ -260,7 +260,7 @@ class Deadline(SilentProgress):
 def demonstrate(
     out: Path,
     minutes: float,
-    plans: Sequence[Plan] = DEMO,
+    plans: Sequence[DemoPlan] = DEMO,
     screen: Screen | None = None,
 ) -> Demonstration:
     """Let a pretrained agent play, then train on each game in turn; all of it in `minutes`.
@@ -284,12 +284,12 @@ def demonstrate(
     return done
 
 
-def training_s(plans: Sequence[Plan], left_s: float) -> float:
+def training_s(plans: Sequence[DemoPlan], left_s: float) -> float:
     """Seconds at most for the training of the first of the plans that are left."""
     return plans[0].share * (left_s - sum(plan.reserve_s for plan in plans))
 
 
-def present(out: Path, plans: Sequence[Plan], screen: Screen) -> Show | None:
+def present(out: Path, plans: Sequence[DemoPlan], screen: Screen) -> Show | None:
     """Let a pretrained agent play and film its dreams; None if none comes with the package.
 
     Raises `UserError` if it is damaged.
@@ -313,7 +313,7 @@ def present(out: Path, plans: Sequence[Plan], screen: Screen) -> Show | None:
     return Show(known, returns, films)
 
 
-def choose_pretrained(plans: Sequence[Plan]) -> Pretrained | None:
+def choose_pretrained(plans: Sequence[DemoPlan]) -> Pretrained | None:
     """The agent at hand whose game stands last in the plans; any other if there is none.
 
     Raises `UserError` if a pretrained agent is damaged.
@@ -322,7 +322,7 @@ def choose_pretrained(plans: Sequence[Plan]) -> Pretrained | None:
     return max(pretrained.agents(), key=lambda a: order.get(a.config.env, -1), default=None)
 
 
-def compare(plan: Plan, seconds: float, out: Path, screen: Screen) -> Comparison:
+def compare(plan: DemoPlan, seconds: float, out: Path, screen: Screen) -> DemoComparison:
     """Train an agent, let it and chance play, draw its learning curve and film its dreams.
 
     Raises KeyboardInterrupt if the user stops the training.
@@ -338,7 +338,7 @@ def compare(plan: Plan, seconds: float, out: Path, screen: Screen) -> Comparison
     with screen.busy(f"{plan.episodes} episodes of the trained agent"):
         trained = whole.agent_scores(agent, plan.episodes, protocol)
     films, curve = _film_paths(out, game), out / f"{game}-curve.png"
-    comparison = Comparison(
+    comparison = DemoComparison(
         plan,
         run_dir,
         step,
@@ -371,12 +371,12 @@ def train(config: RunConfig, seconds: float, run_dir: Path, screen: Screen) -> t
     return run_dir, outcome.step
 
 
-def table(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+def table(comparisons: Sequence[DemoComparison]) -> list[tuple[str, ...]]:
     """A row for each player of each game, under `HEADER`."""
     return [row for comparison in comparisons for row in _rows(comparison)]
 
 
-def verdict(comparison: Comparison) -> str:
+def verdict(comparison: DemoComparison) -> str:
     """In words, whatever came out."""
     minutes = comparison.trained_s / 60
     length = f"after {comparison.step:,} steps in {minutes:.1f} minutes"
@@ -390,14 +390,14 @@ def verdict(comparison: Comparison) -> str:
 
 def write_summary(out: Path, done: Demonstration) -> None:
     """Write summary.json and summary.md."""
-    (out / "summary.json").write_text(json.dumps(plain(done.record()), indent=2) + "\n")
+    (out / "summary.json").write_text(json.dumps(plain(done.as_dict()), indent=2) + "\n")
     lines = [HEADER, ("---",) * len(HEADER), *table(done.comparisons)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     words = "\n\n".join(verdict(comparison) for comparison in done.comparisons)
     (out / "summary.md").write_text(f"{text}\n\n{NOTE}\n\n{words}\n")
 
 
-def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+def _rows(comparison: DemoComparison) -> Iterator[tuple[str, ...]]:
     game, random = game_of(comparison.env).rpartition("/")[2], comparison.random
     held, agent, storm = comparison.yardsticks
     to_held = () if held is None else held.returns
@@ -450,7 +450,7 @@ def _film_paths(out: Path, name: str) -> list[Path]:
     return [out / f"{name}-dream.{suffix}" for suffix in ("mp4", "gif")]
 
 
-def _draw_curve(path: Path, comparison: Comparison) -> None:
+def _draw_curve(path: Path, comparison: DemoComparison) -> None:
     config = comparison.plan.config
     episodes = read_jsonlines(comparison.run_dir / EPISODES)
     curve = Curve([e["step"] for e in episodes], [e["return"] for e in episodes])

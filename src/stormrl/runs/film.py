@@ -1,4 +1,4 @@
-"""Films and pictures of an agent's dreams, over episodes that it plays for the purpose."""
+"""Videos and pictures of an agent's dreams, over episodes that it plays for the purpose."""
 
 from __future__ import annotations
 
@@ -104,12 +104,6 @@ def write_film(paths: Iterable[Path], film: Frames) -> None:
     for path in paths:
         write = write_gif if path.suffix.lower() == ".gif" else write_mp4
         write(path, film, FPS)
-
-
-def play_windows(agent: Agent, episodes: int, length: int, seed: int) -> Batch:
-    """A window out of each of `episodes` fresh episodes, all as long as the shortest allows."""
-    played = [_play(agent, seed + index) for index in range(episodes)]
-    return _anywhere(played, min([length, *map(len, played)]))
 
 
 def _anywhere(played: Sequence[Replay], length: int) -> Batch:

@@ -1,4 +1,4 @@
-"""The authors' released weights: their two files of tensors to a run directory, and back.
+"""Checkpoint conversion: the authors' released weights to a run directory, and back.
 
 Two things differ beside the names. Queries, keys and values are three matrices there and one here;
 and their last predictor gives the logit of an episode's end, ours that of its going on.

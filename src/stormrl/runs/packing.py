@@ -22,8 +22,8 @@ from stormrl.disk.run_files import EPISODES, METRICS
 from stormrl.errors import UserError
 from stormrl.learning.state import copy_tensors, module_tensors
 from stormrl.runs.agent import Agent
-from stormrl.runs.trainer import EVALUATION_SEED
 from stormrl.runs.whole import agent_scores, find_protocol
+from stormrl.seeds import EVALUATION_SEED
 
 NAMED = ("env", "preset", "size", "steps", "seed")
 """Flags that a command is given even where they are the default."""

@@ -1,4 +1,4 @@
-"""Plays whole episodes and keeps every step of them."""
+"""Episode recorder: plays whole episodes and keeps every step of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stormrl.envs import Protocol, action_meanings, make_env
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
 from stormrl.runs.agent import Agent
-from stormrl.types import Carry
+from stormrl.types import Carry, image_tensor
 
 CONSTANT = "constant:"
 
@@ -123,4 +123,4 @@ def _play(
 
 
 def _image(obs: np.ndarray, device: str) -> Tensor:
-    return torch.from_numpy(obs).to(device).permute(2, 0, 1).unsqueeze(0)
+    return image_tensor(obs, device).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""Finished runs with their scores: trained as far as they are not, evaluated unless they are."""
+"""Runs with evaluation scores: trained as far as they are not, evaluated unless they are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stormrl.errors import UserError
 from stormrl.history.progress import Progress
 from stormrl.runs import whole
 from stormrl.runs.agent import Agent
-from stormrl.runs.trainer import EVALUATION_SEED
 from stormrl.scores.file import read_scores, write_scores
 from stormrl.scores.published import game_of
 from stormrl.scores.summary import mean_and_stderr
+from stormrl.seeds import EVALUATION_SEED
 
 
 class ScoredRun(NamedTuple):

@@ -23,7 +23,7 @@ from stormrl.experience.demonstration import load_demonstration
 from stormrl.experience.replay import Replay
 from stormrl.experience.store import Manifest, ReplayStore
 from stormrl.history.progress import Progress
-from stormrl.history.recorder import Recorder, TensorBoard, rewind
+from stormrl.history.recorder import Recorder, Sink, TensorBoard, Wandb, rewind
 from stormrl.learning.graphs import updates
 from stormrl.learning.learner import Learner
 from stormrl.learning.metrics import MetricSum
@@ -35,8 +35,8 @@ from stormrl.machine.device import choose_backend, compute_deterministically
 from stormrl.machine.random_state import random_state, restore_random_state, seed_all
 from stormrl.machine.stop import StopRequest
 from stormrl.pictures.media import stack_rows
+from stormrl.seeds import EVALUATION_SEED
 
-EVALUATION_SEED = 1_000_000
 DREAM_FPS = 8
 DREAM_WINDOWS = 3
 GROUPS = {"collector", "random", "metrics", "skipped"}
@@ -64,13 +64,19 @@ class Trainer:
     """Collects experience, updates the learner, records, evaluates and saves, each in its time."""
 
     def __init__(
-        self, run: RunDirectory, progress: Progress, env: gymnasium.Env | None = None
+        self,
+        run: RunDirectory,
+        progress: Progress,
+        env: gymnasium.Env | None = None,
+        wandb: str | None = None,
     ) -> None:
-        """A trainer at the beginning of its run; env: the run's game, where it is made already.
+        """A trainer at the beginning of its run.
+
+        env: the run's game, where it is made already. wandb: the project in which it is shown.
 
         Raises `UserError` if the game is no longer what it was when the run began.
         """
-        self.run, self.config, self.progress = run, run.config, progress
+        self.run, self.config, self.progress, self.wandb = run, run.config, progress, wandb
         config, agent = run.config, run.config.agent
         self.protocol = PROTOCOLS[config.protocol]
         self.env = env or make_env(config.env, self.protocol)
@@ -110,8 +116,7 @@ class Trainer:
         Raises `Fault`, after saving, if the environment fails or too many updates in a row had to
         be skipped.
         """
-        tensorboard = TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)
-        self.recorder = Recorder(self.run.path, [tensorboard], elapsed_s=self.elapsed_s)
+        self.recorder = Recorder(self.run.path, self._sinks(), elapsed_s=self.elapsed_s)
         scores: Sequence[Score] = []
         saved = self.step
         try:
@@ -131,6 +136,10 @@ class Trainer:
             self.recorder.close()
             self.env.close()
         return Outcome(self.step, self.step >= self.config.steps, scores)
+
+    def _sinks(self) -> list[Sink]:
+        shown = [] if self.wandb is None else [Wandb(self.run.path, self.wandb)]
+        return [*shown, TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)]
 
     def save(self) -> None:
         """Write the whole state of the run as a checkpoint."""
@@ -238,7 +247,7 @@ class Trainer:
         if metrics:
             self.recorder.metrics(self.step, self.updated, metrics)
         for diagnosis in self.skipped.read(self.replay):
-            self.recorder.diagnosis(self.step, diagnosis.record())
+            self.recorder.diagnosis(self.step, diagnosis.as_dict())
             diagnosis.check(self.config.max_skipped)
         return {name: metrics[name] for name in SHOWN if name in metrics}
 

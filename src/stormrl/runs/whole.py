@@ -26,9 +26,11 @@ from stormrl.envs.make import find_spec
 from stormrl.errors import UserError
 from stormrl.experience.demonstration import check_demonstration
 from stormrl.history.progress import Progress, SilentProgress
+from stormrl.history.recorder import import_wandb
 from stormrl.machine.device import choose_device, settled, settled_before
 from stormrl.runs.agent import Agent
-from stormrl.runs.trainer import EVALUATION_SEED, Outcome, Trainer
+from stormrl.runs.trainer import Outcome, Trainer
+from stormrl.seeds import EVALUATION_SEED
 
 Started = Callable[[Trainer], None]
 
@@ -38,10 +40,12 @@ def train(
     run_dir: str | Path,
     progress: Progress | None = None,
     started: Started = lambda trainer: None,
+    wandb: str | None = None,
 ) -> Outcome:
     """Train a new agent in a new directory.
 
-    progress: shows how it goes; nothing by default. started: called before the first step.
+    progress: shows how it goes; nothing by default. started: called before the first step. wandb:
+    project of Weights & Biases to show the run in too.
     Ctrl-C saves and returns early; `resume` goes on. Raises `UserError`, before anything is
     written, if the run cannot be: unknown game or protocol, device not there, directory in use.
     """
@@ -50,8 +54,10 @@ def train(
     with _closed_by_failure(env):
         spaces = spaces_of(env)
         check_demonstration(config.agent, config.env, spaces)
+        if wandb is not None:
+            import_wandb()
         run = RunDirectory.create(run_dir, settled(config), spaces)
-        return _train(run, env, progress, started)
+        return _train(run, env, progress, started, wandb)
 
 
 def resume(
@@ -59,10 +65,12 @@ def resume(
     steps: int | None = None,
     progress: Progress | None = None,
     started: Started = lambda trainer: None,
+    wandb: str | None = None,
 ) -> Outcome:
     """Go on with a run exactly where its last checkpoint was saved.
 
     steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
+    wandb: as in `train`; what is not given again is not shown there any more.
     Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
     """
     run = resumable(run_dir)
@@ -75,7 +83,7 @@ def resume(
         return Outcome(done, True, ())
     env = playable(run.config)
     with _closed_by_failure(env):
-        return _train(run, env, progress, started)
+        return _train(run, env, progress, started, wandb)
 
 
 def resumable(run_dir: str | Path) -> RunDirectory:
@@ -173,10 +181,14 @@ def _closed_by_failure(env: gymnasium.Env) -> Iterator[None]:
 
 
 def _train(
-    run: RunDirectory, env: gymnasium.Env, progress: Progress | None, started: Started
+    run: RunDirectory,
+    env: gymnasium.Env,
+    progress: Progress | None,
+    started: Started,
+    wandb: str | None,
 ) -> Outcome:
     with run.lock():
-        trainer = Trainer(run, progress or SilentProgress(), env)
+        trainer = Trainer(run, progress or SilentProgress(), env, wandb)
         trainer.restore()
         started(trainer)
         return trainer.train()

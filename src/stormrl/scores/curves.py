@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from stormrl.scores.published import PREFIX, game_of
+from stormrl.scores.published import PREFIX, game_of, games
 
 WIDTH = 5_000
 """Environment steps of a bin, four emulator frames each."""
@@ -50,7 +50,7 @@ class RandomPlay(NamedTuple):
     episodes: int
 
 
-class Band(NamedTuple):
+class PublishedBand(NamedTuple):
     """Curves of several seeds, bin by bin; NaN where no seed ended an episode."""
 
     steps: tuple[int, ...]
@@ -60,10 +60,12 @@ class Band(NamedTuple):
     high: tuple[float, ...]
     """The highest seed."""
 
-    def until(self, step: float) -> Band:
+    def until(self, step: float) -> PublishedBand:
         """Its bins up to the one in which `step` lies."""
         kept = 1 + sum(end < step for end in self.steps)
-        return Band(self.steps[:kept], self.low[:kept], self.median[:kept], self.high[:kept])
+        return PublishedBand(
+            self.steps[:kept], self.low[:kept], self.median[:kept], self.high[:kept]
+        )
 
 
 _AN_UPDATE_A_STEP = "an update of 16 x 64 steps at every step"
@@ -95,11 +97,6 @@ def run_set(name: str) -> RunSet:
     return RunSet(name, title, seeds, compute, _tables()["sources"][name])
 
 
-def games() -> list[str]:
-    """The games that there are curves of, named as in `Pong`."""
-    return list(_tables()["curves"])
-
-
 def game_with_curves(env_id: str) -> str | None:
     """As in `Pong` for `ALE/Pong-v5`; None for an environment that there are no curves of."""
     game = game_of(env_id)
@@ -126,12 +123,12 @@ def at(game: str, names: Sequence[str], end: int) -> tuple[float, ...]:
     return tuple(point for point in points if point is not None)
 
 
-def band(game: str, names: Sequence[str] = FAMILY) -> Band:
+def band(game: str, names: Sequence[str] = FAMILY) -> PublishedBand:
     """Lowest, median and highest seed of these run sets. Raises `KeyError` if there are none."""
     ends = bin_ends()
     points = [_spread(at(game, names, end)) for end in ends]
     low, median, high = zip(*points, strict=True)
-    return Band(ends, low, median, high)
+    return PublishedBand(ends, low, median, high)
 
 
 def random_play(game: str) -> RandomPlay:

@@ -1,4 +1,4 @@
-"""Evaluation episodes of a run as its scores.jsonl keeps them."""
+"""Evaluation log: episodes of a run as its scores.jsonl keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a held joystick reaches in some games: the least that an agent must beat to have learned.
+"""Constant-action baseline: what a held joystick reaches in some games, the least to be beaten.
 
 The episodes come with the package; benchmarks/held_actions.py plays them.
 """

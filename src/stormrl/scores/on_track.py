@@ -1,4 +1,4 @@
-"""Whether a run is where published runs were after as many environment steps.
+"""Learning-curve comparison: whether a run is where published runs were after as many steps.
 
 Training returns are compared in bins of 5,000 steps with the learning curves of DreamerV3 of 2023,
 whose runs lie in a prediction interval for one run more. Equal steps are not equal compute, so what
@@ -37,7 +37,7 @@ SEVERAL = 2
 """Fewest seeds that tell a spread."""
 
 
-class Verdict(StrEnum):
+class TrackVerdict(StrEnum):
     """What a run's training returns say; the value is for people."""
 
     WITHIN = "within"
@@ -48,7 +48,7 @@ class Verdict(StrEnum):
     NO_EPISODE = "no episode to tell by"
 
 
-class Scale(NamedTuple):
+class ReturnScale(NamedTuple):
     """Distance from random play: in its own spread while that is small, in orders beyond.
 
     Seeds of one algorithm differ by points at first and by factors once they have learned.
@@ -58,7 +58,7 @@ class Scale(NamedTuple):
     unit: float
 
     @classmethod
-    def of(cls, game: str) -> Scale:
+    def of(cls, game: str) -> ReturnScale:
         """A unit is the deviation of a random episode, and a point where these do not differ."""
         random = random_play(game)
         return cls(random.mean, max(random.deviation, 1.0))
@@ -83,7 +83,7 @@ class Bin(NamedTuple):
     """Mean return of each published seed in the same steps."""
     weak: Mapping[str, float]
     """Mean return of what learns nothing so early: random play, and PPO in the same steps."""
-    scale: Scale
+    scale: ReturnScale
     level: float = LEVEL
 
     @property
@@ -104,18 +104,18 @@ class Bin(NamedTuple):
         return [name for name, score in self.weak.items() if interval.holds(score)]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TrackVerdict:
         """A mean inside says nothing as long as weak play would lie inside as well."""
         low, high = self.interval
         if not self.returns:
-            return Verdict.NO_EPISODE
+            return TrackVerdict.NO_EPISODE
         if self.mean < low:
-            return Verdict.BELOW
+            return TrackVerdict.BELOW
         if self.mean > high:
-            return Verdict.ABOVE
-        return Verdict.UNTOLD if self.confused else Verdict.WITHIN
+            return TrackVerdict.ABOVE
+        return TrackVerdict.UNTOLD if self.confused else TrackVerdict.WITHIN
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What is known, JSON-able."""
         return {
             "first_step": self.end - WIDTH + 1,
@@ -146,11 +146,11 @@ class Track(NamedTuple):
         return next(late, None)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TrackVerdict:
         """That of the newest bin alone, as a run may fall behind and catch up."""
         if self.judged is not None:
             return self.judged.verdict
-        return Verdict.EARLY if self.step < FIRST else Verdict.NO_EPISODE
+        return TrackVerdict.EARLY if self.step < FIRST else TrackVerdict.NO_EPISODE
 
 
 def compare_curve(
@@ -161,7 +161,7 @@ def compare_curve(
     step: how far the run is; bins beyond it are left out. Raises `KeyError` for a game or run set
     without curves.
     """
-    scale = Scale.of(game)
+    scale = ReturnScale.of(game)
     ends = [end for end in bin_ends() if end <= step and len(at(game, names, end)) >= SEVERAL]
     bins = (
         Bin(end, _returns(episodes, end), at(game, names, end), weak_play(game, end), scale)
@@ -202,12 +202,12 @@ def track_record(config: RunConfig, found: Track | None) -> dict[str, Any]:
         "game": found.game,
         "step": found.step,
         "verdict": found.verdict.value,
-        "judged": None if judged is None else judged.record(),
+        "judged": None if judged is None else judged.as_dict(),
         "level": LEVEL,
         "published": [run_set(name)._asdict() for name in FAMILY],
         "caveat": CAVEATS.get(found.game),
         "differences": differences(config),
-        "bins": [each.record() for each in found.bins],
+        "bins": [each.as_dict() for each in found.bins],
     }
 
 

@@ -1,4 +1,4 @@
-"""Whether new runs of a game agree with the released runs of STORM.
+"""Prediction intervals: whether new runs of a game agree with the released runs of STORM.
 
 The reference is those five runs alone: the authors' later ones had half the width and another
 protocol. Returns are compared on their own scale, on which the released runs of a game show no skew
@@ -44,7 +44,7 @@ class Interval(NamedTuple):
         return self.low <= value <= self.high
 
 
-class Verdict(StrEnum):
+class ReproductionVerdict(StrEnum):
     """What new runs say; the value is for people."""
 
     REPRODUCED = "reproduced"
@@ -52,7 +52,11 @@ class Verdict(StrEnum):
     TOO_FEW = "too few seeds to tell"
 
 
-EXIT_CODES = {Verdict.REPRODUCED: 0, Verdict.OUTSIDE: 1, Verdict.TOO_FEW: 3}
+EXIT_CODES = {
+    ReproductionVerdict.REPRODUCED: 0,
+    ReproductionVerdict.OUTSIDE: 1,
+    ReproductionVerdict.TOO_FEW: 3,
+}
 
 
 class Comparison(NamedTuple):
@@ -88,13 +92,13 @@ class Comparison(NamedTuple):
         return [name for name, score in self.weak.items() if self.interval.holds(score)]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ReproductionVerdict:
         """A mean inside says nothing as long as weak play would lie inside as well."""
         if not self.scores:
-            return Verdict.TOO_FEW
+            return ReproductionVerdict.TOO_FEW
         if not self.inside:
-            return Verdict.OUTSIDE
-        return Verdict.TOO_FEW if self.confused else Verdict.REPRODUCED
+            return ReproductionVerdict.OUTSIDE
+        return ReproductionVerdict.TOO_FEW if self.confused else ReproductionVerdict.REPRODUCED
 
     @property
     def runs_needed(self) -> int | None:
@@ -105,7 +109,7 @@ class Comparison(NamedTuple):
                 return count
         return None
 
-    def record(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What is known, JSON-able."""
         return {
             "game": self.game,
@@ -151,10 +155,10 @@ def compare(game: str, scores: Sequence[float]) -> Comparison:
 def exit_code(comparisons: Iterable[Comparison]) -> int:
     """0: all reproduced. 1: a game lies outside. 3: none does, but some cannot be told yet."""
     verdicts = {comparison.verdict for comparison in comparisons}
-    for verdict in (Verdict.OUTSIDE, Verdict.TOO_FEW):
+    for verdict in (ReproductionVerdict.OUTSIDE, ReproductionVerdict.TOO_FEW):
         if verdict in verdicts:
             return EXIT_CODES[verdict]
-    return EXIT_CODES[Verdict.REPRODUCED]
+    return EXIT_CODES[ReproductionVerdict.REPRODUCED]
 
 
 def differences(config: RunConfig) -> list[str]:

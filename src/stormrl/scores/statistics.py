@@ -1,4 +1,4 @@
-"""What many runs on many games amount to, with an interval that says how far to trust it.
+"""Aggregate metrics (IQM, optimality gap) over runs and games, with confidence intervals.
 
 Every function takes normalised scores by game, one for each run. Games may differ in their number
 of runs. Definitions: Agarwal et al. 2021, arXiv 2108.13264.

@@ -1,4 +1,4 @@
-"""What evaluation episodes amount to."""
+"""Mean and standard error of evaluation episodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent's returns in a game are measured by, from all that comes with the package."""
+"""Baselines that an agent's returns in a game are measured by, from what the package holds."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import heapq
 import json
 from collections.abc import Sequence
 from importlib import resources
@@ -13,7 +14,6 @@ from stormrl.config.parts import RunConfig
 from stormrl.disk.files import read_json
 from stormrl.errors import UserError
 from stormrl.suite.share import Share
-from stormrl.suite.simulation import Work
 
 MEASURED = "results/bench/*.json"
 """Figures of this machine, looked for in the folder where the command is typed."""
@@ -50,12 +50,6 @@ class Figures(NamedTuple):
             return None
         return self.memory_bytes + min(config.agent.replay.capacity, config.steps) * IMAGE_BYTES
 
-    def work(self, config: RunConfig, done: int = 0) -> Work:
-        """A run for the simulation."""
-        seconds = self.seconds(config, done)
-        steps = max(config.steps - done, 1)
-        return Work(seconds, seconds * config.checkpoint_every / steps, START_S)
-
     def _iteration_s(self, config: RunConfig) -> float:
         """A step with its updates, of which there may be fewer or more than one."""
         whole, agent = self.stages["iteration"], config.agent
@@ -64,6 +58,18 @@ class Figures(NamedTuple):
         playing, world = self.stages["act"] + self.stages["env"], self.stages["world_model"]
         policy = max(whole - playing - world, 0.0)
         return playing + world * agent.world_model_ratio + policy * agent.agent_ratio
+
+
+def seconds_of_all(runs: Sequence[float], places: int) -> float:
+    """Until runs that take so long each have ended, begun in their order where a place is free.
+
+    Never less than the work of all over the places, nor than the longest run. How runs slow each
+    other down, and failures, are not counted (docs/scaling.md). places: 1 or more.
+    """
+    free_at = [0.0] * places
+    for seconds in runs:
+        heapq.heapreplace(free_at, free_at[0] + START_S + seconds)
+    return max(free_at)
 
 
 def figures_for(config: RunConfig, share: Share, files: Sequence[Path] = ()) -> Figures | None:

@@ -1,4 +1,4 @@
-"""A run directory on this machine, and its copy in a store that outlives the machine."""
+"""Synchronisation of a run directory with its copy in a store that outlives the machine."""
 
 from __future__ import annotations
 

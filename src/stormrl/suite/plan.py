@@ -28,7 +28,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SuitePlan:
     """Every run of a suite, and how far each is."""
 
     standings: Mapping[Task, Standing]

@@ -1,4 +1,4 @@
-"""One sitting of a suite: runs are handed out, tried again, watched, and stopped on request."""
+"""Scheduler: runs are handed out, tried again, watched, and stopped on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from stormrl.config.parts import to_dict
-from stormrl.suite.plan import Plan, Task
+from stormrl.suite.plan import SuitePlan, Task
 from stormrl.suite.share import Share
 from stormrl.suite.standing import Standing, read_standing
 from stormrl.suite.storage import Storage
@@ -67,14 +67,14 @@ class Entry:
 
 
 @dataclass
-class Session:
+class SuiteSession:
     """Hands out what is left of a plan until all of it has ended.
 
     A run is given up after `attempts` in a row that end without a new checkpoint; an attempt that
     got further starts the count again.
     """
 
-    plan: Plan
+    plan: SuitePlan
     storage: Storage
     attempts: int = 3
     scratch: str = ""

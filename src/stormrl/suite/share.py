@@ -1,4 +1,4 @@
-"""What a run takes of a machine, and how many runs find room."""
+"""Resources: what a run takes of a machine, and how many runs find room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run is, by what lies in its directory."""
+"""Progress of a run, by what lies in its directory."""
 
 from __future__ import annotations
 

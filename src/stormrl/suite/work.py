@@ -1,4 +1,4 @@
-"""One run of a suite on the machine where this is called: begun, or gone on with."""
+"""Worker: one run of a suite on the machine where this is called: begun, or gone on with."""
 
 from __future__ import annotations
 

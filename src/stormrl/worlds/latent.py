@@ -19,6 +19,7 @@ from stormrl.nn.functional import (
     two_hot_entropies,
 )
 from stormrl.nn.heads import MLP, TwoHotHead
+from stormrl.nn.layers import PLAIN, Layers, layers_for
 from stormrl.spaces import Spaces
 from stormrl.types import Batch, Carry, Outcome, Uniform, View
 from stormrl.worlds.categorical import CategoricalLatent
@@ -47,13 +48,18 @@ class Dream(NamedTuple):
 class WorldModel(World):
     """STORM's world model (arXiv 2310.09615, section 3.1).
 
-    Outside its own update it is kept in evaluation mode: running statistics, no dropout.
+    Outside its own update it is kept in evaluation mode: running statistics, no dropout. layers: on
+    a CPU, `layers_for` gives faster ones than PyTorch's own.
     """
 
     config: WorldModelConfig
 
     def __init__(
-        self, config: WorldModelConfig, spaces: Spaces, acting: ActingConfig | None = None
+        self,
+        config: WorldModelConfig,
+        spaces: Spaces,
+        acting: ActingConfig | None = None,
+        layers: Layers = PLAIN,
     ) -> None:
         super().__init__()
         self.config = config
@@ -63,8 +69,8 @@ class WorldModel(World):
         channels = spaces.observation.channels
         width, head, latent = config.sequence.width, config.head, config.latent.size
         embedding = embedding_size(config.image.channels)
-        self.encoder = Encoder(channels, config.image.channels)
-        self.decoder = Decoder(latent, channels, config.image.channels)
+        self.encoder = Encoder(channels, config.image.channels, layers)
+        self.decoder = Decoder(latent, channels, config.image.channels, layers)
         self.latent = CategoricalLatent(config.latent, embedding, width)
         self.sequence = Transformer(config.sequence, latent, spaces.action.n)
         predictor_inputs = {"hidden": width, "latent": latent}[config.predictor_input]
@@ -73,9 +79,9 @@ class WorldModel(World):
         self.balance = balance(config)
 
     @classmethod
-    def of(cls, agent: AgentConfig, spaces: Spaces) -> Self:
-        """The world model of an agent's configuration."""
-        return cls(agent.world_model, spaces, agent.acting)
+    def of(cls, agent: AgentConfig, spaces: Spaces, device: torch.device) -> Self:
+        """The world model of an agent's configuration, made of the layers that suit the device."""
+        return cls(agent.world_model, spaces, agent.acting, layers_for(device))
 
     @property
     def frame_channels(self) -> int:

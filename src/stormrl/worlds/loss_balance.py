@@ -1,4 +1,4 @@
-"""How the losses of the world model become one: fixed weights, or a learned scale for each."""
+"""Loss weighting: the world model's losses as one, by fixed weights or learned scales."""
 
 from __future__ import annotations
 

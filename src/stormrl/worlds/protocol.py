@@ -53,8 +53,8 @@ class World(nn.Module, ABC):
     """Number of the weights: whoever changes them gives them another one."""
 
     @classmethod
-    def of(cls, agent: AgentConfig, spaces: Spaces) -> Self:
-        """The world model of an agent's configuration."""
+    def of(cls, agent: AgentConfig, spaces: Spaces, device: torch.device) -> Self:
+        """The world model of an agent's configuration, which is then moved to `device`."""
         return cls(agent.world_model, spaces)  # pyright: ignore[reportCallIssue]
 
     @property

@@ -13,14 +13,14 @@ _LANES = 16
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, which on a CPU takes few channels plane by plane.
+    """`nn.BatchNorm2d`, which takes few channels plane by plane.
 
     The same numbers: only the order of pixels in memory is another while it works.
     """
 
     def forward(self, x: Float[Tensor, "N channels height width"]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Pictures of the same shape, channels-last in memory if they came so."""
-        if self.num_features >= _LANES or x.device.type != "cpu":
+        if self.num_features >= _LANES:
             return super().forward(x)
         return _Interleaved.apply(super().forward(_Planes.apply(x)))  # pyright: ignore[reportReturnType, reportArgumentType]
 

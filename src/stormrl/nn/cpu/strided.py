@@ -1,7 +1,7 @@
 """Convolutions of kernel 4, stride 2 and padding 1, and their transposes.
 
 Two cases that libraries are slow at are arranged anew: few channels out of a transposed
-convolution, and on a CPU the gradient of the weights of small pictures.
+convolution, and the gradient of the weights of small pictures.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def halve_relu(
     weight: Float[Tensor, "after before 4 4"],
     bias: Float[Tensor, " after"],
 ) -> Float[Tensor, "N after height2 width2"]:
-    """`halve`, bias and ReLU: on a CPU, if nobody asks for gradients, one pass over the result."""
+    """`halve`, bias and ReLU: if nobody asks for gradients, in one pass over the result."""
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if x.device.type != "cpu" or torch.is_grad_enabled() or not _HAS_ONEDNN:
+    if torch.is_grad_enabled() or not _HAS_ONEDNN:
         return F.relu(F.conv2d(x, weight, bias, stride=2, padding=1), inplace=True)
     # What PyTorch's compiler makes of the line above; there is no public name for it.
     return torch.ops.mkldnn._convolution_pointwise(
@@ -70,11 +70,11 @@ def weight_gradient(
 ) -> Float[Tensor, "after before 4 4"]:
     """Gradient of the weights that lead from `large` to `small`, or from `small` to `large`.
 
-    One of the two is the gradient, the other what the weights were applied to. Small pictures on
-    a CPU are laid out in patches for one matrix product, which is faster than library kernels.
+    One of the two is the gradient, the other what the weights were applied to. Small pictures are
+    laid out in patches for one matrix product, which is faster than library kernels.
     """
     channels = small.shape[1], large.shape[1]
-    if small.shape[-1] > _SMALL_SIDE or small.device.type != "cpu":
+    if small.shape[-1] > _SMALL_SIDE:
         return conv2d_weight(large, [*channels, 4, 4], small, stride=2, padding=1)
     product = _patches(large).t() @ small.permute(0, 2, 3, 1).flatten(0, 2)
     return product.unflatten(0, (4, 4, -1)).permute(3, 2, 0, 1)
