@@ -155,7 +155,7 @@ def test_an_import_that_goes_up_or_aside_is_found_anywhere(tmp_path: Path, sourc
     (message,) = wrong_imports(tmp_path)
     line = 1 + len(source.splitlines())
     assert message.startswith(f"config/parts.py:{line} imports stormrl.")
-    assert "layer 1 (config) from layer" in message
+    assert "layer 2 (config) from layer" in message
 
 
 def test_a_class_that_is_defined_twice_is_found(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class View(NamedTuple):
     """What the latent was drawn from; for eyes, not for the agent."""
 
 
-class Outcome(NamedTuple):
+class Prediction(NamedTuple):
     """What a world model expects of a step that has been taken."""
 
     reward: Float[Tensor, "*n"]

@@ -21,7 +21,7 @@ from stormrl.nn.functional import (
 from stormrl.nn.heads import MLP, TwoHotHead
 from stormrl.nn.layers import PLAIN, Layers, layers_for
 from stormrl.spaces import Spaces
-from stormrl.types import Batch, Carry, Outcome, Uniform, View
+from stormrl.types import Batch, Carry, Prediction, Uniform, View
 from stormrl.worlds.categorical import CategoricalLatent
 from stormrl.worlds.loss_balance import balance
 from stormrl.worlds.memory import (
@@ -112,10 +112,10 @@ class WorldModel(World):
         """Images of latents in the scale [0, 1], not clamped to it."""
         return self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
-    def predict(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Outcome:
+    def predict(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Prediction:
         """Reward and continuation that follow the action in h (equation 2)."""
         reward, continues = self._predictor_logits(z, h)
-        return Outcome(self.reward_head.mean(reward), continues.sigmoid())
+        return Prediction(self.reward_head.mean(reward), continues.sigmoid())
 
     def reward_distribution(
         self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]
@@ -289,7 +289,7 @@ class WorldModel(World):
         )
         return Dream(z, fresh)
 
-    def judge(self, view: View, action: Int[Tensor, "B H"]) -> Outcome:
+    def judge(self, view: View, action: Int[Tensor, "B H"]) -> Prediction:
         """Reward and continuation that follow each action: z at its step, h after it."""
         assert view.z is not None
         assert view.h is not None

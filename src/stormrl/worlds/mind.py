@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from stormrl.types import Batch, Carry, Outcome, Uniform, View
+from stormrl.types import Batch, Carry, Prediction, Uniform, View
 from stormrl.worlds.protocol import World
 
 
 class Expectation(NamedTuple):
     """What is expected of an action that is taken now."""
 
-    outcome: Outcome
+    outcome: Prediction
     """[1]"""
     belief: Float[Tensor, "1 K C"] | None = None
     """What the next latent will be drawn from."""
@@ -93,7 +93,7 @@ class WindowMind(Mind):
             self._next = self.world.dream(self._dreaming, chosen, steps[:, 0])
         outcome = self.world.judge(stacked([self.view, self._next[1]]), chosen[:, None])
         reward, continues = outcome
-        return Expectation(Outcome(reward[:, 0], continues[:, 0]), self._next[1].belief)
+        return Expectation(Prediction(reward[:, 0], continues[:, 0]), self._next[1].belief)
 
     @torch.no_grad()
     def see(self, obs: Tensor, uniform: Uniform) -> None:

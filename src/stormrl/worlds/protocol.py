@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stormrl.config.parts import AgentConfig, OptimizerConfig
 from stormrl.errors import UserError
 from stormrl.spaces import Spaces
-from stormrl.types import Batch, Carry, Noise, Outcome, Uniform, View, clone
+from stormrl.types import Batch, Carry, Noise, Prediction, Uniform, View, clone
 
 if TYPE_CHECKING:
     from stormrl.worlds.mind import Mind
@@ -132,7 +132,7 @@ class World(nn.Module, ABC):
         return clone(carry)
 
     @abstractmethod
-    def judge(self, view: View, action: Int[Tensor, "B H"]) -> Outcome:
+    def judge(self, view: View, action: Int[Tensor, "B H"]) -> Prediction:
         """Rewards and continuations [B, H] of dreamt steps: views are of H + 1 moments."""
 
     @abstractmethod
