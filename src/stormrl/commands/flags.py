@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 from tyro import _errors as events
@@ -18,6 +18,17 @@ from tyro import _errors as events
 from stormrl.errors import UserError
 
 Options = TypeVar("Options")
+
+AllowImport = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(
+        metavar="MODULE",
+        help="Module of the run's environment that may be imported though it is not installed, "
+        "from the working directory or PYTHONPATH. Its code is executed: allow what you trust.",
+    ),
+]
+"""The flag of every command that plays in the environment that a run names."""
 
 KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 
