@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from stormrl.commands.flags import flags, parse, parse_some
+from stormrl.commands.flags import AllowImport, flags, parse, parse_some
 from stormrl.commands.output import messages, say
 from stormrl.config.parts import AgentConfig, RunConfig
 from stormrl.config.presets import agent_config
@@ -37,7 +37,8 @@ class NewRun(RunConfig):
     """Directory of the new run; by default runs/<game>-<preset>-<size>-seed<seed>."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with this run exactly where it was saved. Of the flags here only --steps, for a later
-    end, and --json can be given with it."""
+    end, --allow-import and --json can be given with it."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
@@ -55,6 +56,7 @@ class OldRun:
     """Directory of the run."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """A later end of the run, in environment steps."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
@@ -107,11 +109,11 @@ def _resume(args: Sequence[str]) -> int:
 
     _refuse_changes(args)
     options = parse(OldRun, args, PROG)
-    run = whole.resumable(options.resume)
-    done, end = whole.steps_done(run.path), options.steps or run.config.steps
+    run = whole.resumable(options.resume, options.allow_import)
+    end = options.steps or run.config.steps
     if options.json:
-        outcome = whole.resume(run.path, options.steps)
-    elif done == end:
+        outcome = whole.resume(run.path, options.steps, allow_import=options.allow_import)
+    elif whole.is_finished(run, end):
         say(
             messages(),
             f"{run.path} has finished its {end:,} steps, nothing is left to do. To train on:\n"
@@ -119,8 +121,8 @@ def _resume(args: Sequence[str]) -> int:
         )
         return 0
     else:
-        progress = TrainingProgress(end, done)
-        outcome = whole.resume(run.path, options.steps, progress, started=say_start)
+        progress = TrainingProgress(end, whole.steps_done(run.path))
+        outcome = whole.resume(run.path, options.steps, progress, say_start, options.allow_import)
     return report(run.path, run.config, outcome, options.json)
 
 

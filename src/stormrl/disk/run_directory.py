@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -85,6 +85,13 @@ class RunDirectory:
         config = config_from_dict(record.get("config"))
         config = replace_fields(config, env=read_env_id(config.env, path, allow_import))
         return cls(path, config, _recorded_seal(record, config, path / CONFIG))
+
+    def discard(self) -> None:
+        """Remove what `create` has made, of a run that could not begin; what is foreign stays."""
+        for name in (CONFIG, DEMONSTRATION, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # Somebody else has put something there.
+            self.path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
