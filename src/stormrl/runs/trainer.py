@@ -216,11 +216,12 @@ class Trainer:
         return not self._half_done and taken and self.replay.added == self.step
 
     def _saved_text(self, error: BaseException) -> str:
-        at = "nothing is saved" if self._saved_step is None else f"saved at step {self._saved_step}"
+        at = f"the run is saved at step {self._saved_step}"
+        saved = "nothing is saved yet" if self._saved_step is None else at
         try:
-            return f"the run is {at}, more is in {self.recorder.failure(error)}"
+            return f"{saved}, more is in {self.recorder.failure(error)}"
         except UserError:
-            return f"the run is {at}"
+            return saved
 
     def _state(self, replay: Manifest) -> RunState:
         return RunState(
