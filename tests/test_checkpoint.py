@@ -119,6 +119,7 @@ def test_an_explicit_step_is_loaded_or_the_others_are_listed(run: Path) -> None:
 def test_a_run_without_checkpoints_says_so(tmp_path: Path) -> None:
     assert checkpoint.steps(tmp_path) == []
     assert checkpoint.states(tmp_path) == []
+    assert checkpoint.newest(tmp_path) is None
     with pytest.raises(UserError, match=r"^run_dir: .* holds no checkpoint yet"):
         checkpoint.load(tmp_path)
 
@@ -131,6 +132,7 @@ def test_damage_to_any_file_is_noticed_and_the_previous_checkpoint_used(
     for damage in damages(newer):
         loaded = checkpoint.load(run)
         assert (loaded.step, version(loaded)) == (100, 0), damage
+        assert checkpoint.newest(run) == 100, damage
         (warning,) = loaded.warnings
         assert warning.startswith(f"checkpoint 200 is not used: {newer.parent}"), damage
     assert checkpoint.load(run).warnings == ()
@@ -219,6 +221,8 @@ def test_a_failure_at_any_moment_leaves_a_good_checkpoint(run: Path, step: int, 
         loaded = checkpoint.load(run)
         now = next(versions)
         assert (loaded.step, version(loaded)) in [*before, (step, now - 1)]
+        assert checkpoint.newest(run) == loaded.step
+        assert checkpoint.newest(run, checkpoint.verify_sizes) == loaded.step
         save(run, step, version=now)
         assert leftovers(run) == []
         loaded = checkpoint.load(run)

@@ -176,7 +176,7 @@ def test_every_field_of_a_run_has_a_flag() -> None:
                 leaves.add(dotted.replace("_", "-"))
 
     collect(config, "")
-    assert set(flags(NewRun)) - leaves == {"run-dir", "resume", "json"}
+    assert set(flags(NewRun)) - leaves == {"run-dir", "resume", "allow-import", "json"}
     assert leaves <= set(flags(NewRun))
 
 

@@ -10,8 +10,9 @@ import torch
 from gymnasium import spaces
 
 from small_runs import go_on, history, new_run
-from stormrl.acting.evaluate import PARALLEL, evaluate
+from stormrl.acting.evaluate import PARALLEL, RandomPlayer, Score, evaluate, longest_episode
 from stormrl.envs import PROTOCOLS
+from stormrl.machine.stop import Stopped
 from stormrl.seeds import EVALUATION_SEED
 
 COUNTING = "Counting-v0"
@@ -136,3 +137,23 @@ def test_a_run_is_evaluated_every_so_many_steps_and_at_its_end(tmp_path):
     assert often[-2:] == once, "evaluating does not change the training"
     for name in ("metrics.jsonl", "episodes.jsonl"):
         assert history(tmp_path / "often", name) == history(tmp_path / "once", name)
+
+
+def test_a_game_without_an_end_is_stopped_and_says_so():
+    """A limit that no game of the emulator comes to: there it ends the episode itself."""
+    rules = replace(RULES, max_frames=119, frame_skip=4)
+    assert longest_episode(rules) == 30
+    scores = evaluate(RandomPlayer(3), COUNTING, rules, 4, seed=2)
+    assert scores == [
+        Score(sum(range(1, 31)), 30, 2, cut_short=True),
+        Score(return_of(3), length_of(3), 3),
+        Score(sum(range(1, 31)), 30, 4, cut_short=True),
+        Score(return_of(5), length_of(5), 5),
+    ]
+
+
+def test_an_evaluation_hears_a_request_to_stop_within_a_step():
+    asked = iter([False, False, True])
+    with pytest.raises(Stopped):
+        evaluate(RandomPlayer(3), COUNTING, RULES, 4, stopping=lambda: next(asked))
+    assert next(asked, None) is None

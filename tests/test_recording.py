@@ -1,6 +1,11 @@
 """Recorded play: what the file says is what happened in the game."""
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +22,7 @@ from stormrl.envs import PROTOCOLS, action_meanings, make_env
 from stormrl.errors import UserError
 from stormrl.experience.episodes import read_recording
 from stormrl.learning.state import module_tensors
+from stormrl.machine.stop import EXIT_INTERRUPTED, Stopped
 from stormrl.runs.agent import Agent
 from stormrl.runs.recording import record
 
@@ -121,3 +127,71 @@ def test_the_command_shows_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
         ["constant:LEFT", "atari100k", "1"],
     ]
     assert printed[-1] == out
+
+
+def test_a_game_without_an_end_is_truncated() -> None:
+    recording = record(CATCH, replace(RULES, max_frames=20), "random", 2)
+    assert [(each.length, each.end) for each in recording.episodes] == [(5, "truncated")] * 2
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """Asks for a stop from that look on."""
+    left = [calls]
+
+    def stopping() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    return stopping
+
+
+def test_episodes_that_are_whole_are_kept_when_a_stop_is_asked_for() -> None:
+    whole = record(CATCH, RULES, "random", 1)
+    length = whole.episodes[0].length
+    stopped = record(CATCH, RULES, "random", 3, stopping=after(length + 5))
+    assert [each.length for each in stopped.episodes] == [length]
+    assert np.array_equal(stopped.episodes[0].obs, whole.episodes[0].obs)
+    with pytest.raises(Stopped):
+        record(CATCH, RULES, "random", 3, stopping=after(length - 1))
+
+
+def test_the_command_says_that_it_was_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "a.safetensors")
+    args = ["record", CATCH, "--episodes", "3", "--out", out]
+    monkeypatch.setattr("stormrl.machine.stop.StopRequest.asked", lambda _: next(asked))
+    asked = iter([False] * 50 + [True])
+    assert main(args) == EXIT_INTERRUPTED
+    assert len(read_recording(out).episodes) == 1
+    assert "stopped after 1 of 3 episodes" in capsys.readouterr().err
+    os.remove(out)
+    asked = iter([True])
+    assert main(args) == EXIT_INTERRUPTED
+    assert "what was not complete is not kept" in capsys.readouterr().err
+    assert not Path(out).exists()
+
+
+TALKING = """
+import os
+import gymnasium
+from stormrl.envs.toy import Catch
+
+class Talking(Catch):
+    def reset(self, **given):
+        print("hello from the engine")
+        os.write(1, b"and from below it\\n")
+        return super().reset(**given)
+
+gymnasium.register("test/Talking-v0", Talking)
+"""
+
+
+def test_standard_output_holds_the_object_and_no_word_of_the_game(tmp_path: Path) -> None:
+    (tmp_path / "talking.py").write_text(TALKING)
+    args = "record", "talking:test/Talking-v0", "--out", "a.safetensors", "--json"
+    command = [sys.executable, "-m", "stormrl", *args]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["episodes"] == 1
+    assert {"hello from the engine", "and from below it"} <= set(done.stderr.splitlines())

@@ -1,12 +1,14 @@
 """What goes wrong while a run goes on: it is saved first, and says in one line what it was."""
 
 import errno
+import io
 import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,17 @@ from small_runs import (
     same_bits,
 )
 from stormrl.cli import main
+from stormrl.commands.output import messages
 from stormrl.disk import checkpoint
 from stormrl.disk.jsonlines import JsonLines
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import Catch
 from stormrl.errors import Fault, UserError
+from stormrl.history.progress import TrainingProgress
 from stormrl.learning.skipped import SkippedUpdates
 from stormrl.learning.state import learner_tensors
+from stormrl.machine.stop import StopRequest
+from stormrl.runs import whole
 from stormrl.runs.trainer import Trainer
 
 SECOND = int(np.random.default_rng(0).integers(2**31))
@@ -78,11 +85,20 @@ class Moody(Catch):
 
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> Any:
-    for env in (Fragile, Moody):
+    for env in (Fragile, Moody, Unclosable):
         gymnasium.register(f"test/{env.__name__}-v0", f"{__name__}:{env.__name__}")
     yield
-    for env in (Fragile, Moody):
+    for env in (Fragile, Moody, Unclosable):
         gymnasium.registry.pop(f"test/{env.__name__}-v0")
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a line of metrics for each step, which nothing befell."""
+    path = tmp_path_factory.mktemp("runs") / "logged"
+    new_run(path, log_every=1)
+    go_on(path)
+    return path
 
 
 def fragile_run(path: Path, monkeypatch: pytest.MonkeyPatch, mischief: str, at: int) -> None:
@@ -267,23 +283,155 @@ def fill_videos(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "open", refuse)
 
 
-@pytest.mark.parametrize("fill", [fill_metrics, fill_tensorboard, fill_videos])
 def test_a_full_disk_ends_the_run_and_leaves_its_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: Any
+    logged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_run(tmp_path / "run", log_every=1)
+    trainer = opened(tmp_path / "run")
+    before_step(trainer, 30, lambda: fill_metrics(trainer, monkeypatch))
+    with pytest.raises(UserError, match=r"^run_dir: cannot write to .*: No space left") as error:
+        trainer.train()
+    assert error.value.message.endswith(f"free space, then go on with {resume(tmp_path / 'run')}")
+    assert checkpoint.load(tmp_path / "run").step == 25
+    monkeypatch.undo()
+    go_on(tmp_path / "run")
+    assert_same_runs(logged, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [(fill_tensorboard, "TensorBoard gets nothing more"), (fill_videos, "mp4 is not written")],
+)
+def test_what_is_only_looked_at_ends_no_run(
+    logged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: Any, said: str
 ) -> None:
     hook = threading.excepthook
     new_run(tmp_path / "run", dream_every=40, log_every=1)
     trainer = opened(tmp_path / "run")
+    told: list[str] = []
+    trainer.progress.message = told.append  # type: ignore[method-assign]
     before_step(trainer, 30, lambda: fill(trainer, monkeypatch))
-    with pytest.raises(UserError, match=r"^run_dir: cannot write to .*: No space left") as error:
-        trainer.train()
-    assert error.value.message.endswith(f"free space, then go on with {resume(tmp_path / 'run')}")
+    assert trainer.train().finished
     assert threading.excepthook is hook
-    monkeypatch.undo()
-    new_run(tmp_path / "whole", log_every=1)
+    assert [said in text for text in told] == [True]
+    assert "No space left on device" in told[0]
+    assert_same_runs(logged, tmp_path / "run")
+
+
+class Bug(Exception):
+    """Nobody knows of it."""
+
+
+def fail(*args: Any, **kwargs: Any) -> Any:
+    raise Bug("of one's own")
+
+
+def break_second_update(trainer: Trainer) -> None:
+    trainer.updates = [trainer.updates[0], trainer.updates[1]._replace(update=fail)]
+
+
+def break_acting(trainer: Trainer) -> None:
+    trainer.actor.act = fail
+
+
+def break_progress(trainer: Trainer) -> None:
+    trainer.progress.update = fail
+
+
+def break_replay(trainer: Trainer) -> None:
+    trainer.replay.add = fail
+
+
+@pytest.mark.parametrize(
+    ("break_something", "saved_at"),
+    [
+        (break_acting, 29),
+        (break_replay, 25),  # The game has taken a step that replay does not know of.
+        (break_second_update, 25),  # The world model is ahead of the agent.
+        (break_progress, 30),
+    ],
+)
+def test_whatever_is_raised_the_run_is_saved_but_no_half_step(
+    logged: Path, tmp_path: Path, break_something: Any, saved_at: int
+) -> None:
+    new_run(tmp_path / "run", log_every=1)
+    trainer = opened(tmp_path / "run")
+    before_step(trainer, 30, lambda: break_something(trainer))
+    with pytest.raises(Bug) as raised:
+        trainer.train()
+    (note,) = raised.value.__notes__
+    assert f"the run is saved at step {saved_at}, more is in {tmp_path}/run/failure.txt" in note
+    assert resume(tmp_path / "run") in note
+    assert checkpoint.load(tmp_path / "run").step == saved_at
+    assert "of one's own" in (tmp_path / "run/failure.txt").read_text()
     go_on(tmp_path / "run")
-    go_on(tmp_path / "whole")
-    assert_same_runs(tmp_path / "whole", tmp_path / "run")
+    assert_same_runs(logged, tmp_path / "run")
+
+
+def test_a_run_is_saved_before_an_evaluation_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_run(tmp_path / "run", evaluation_episodes=1)
+    monkeypatch.setattr("stormrl.runs.trainer.evaluate", fail)
+    with pytest.raises(Bug):
+        go_on(tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run").step == STEPS
+    assert not whole.is_finished(RunDirectory.open(tmp_path / "run"), STEPS)
+
+
+def test_a_run_trains_in_any_thread(tmp_path: Path) -> None:
+    new_run(tmp_path / "run", steps=20)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(whole.resume, tmp_path / "run").result().finished
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_closed_terminal_and_a_scheduler_ask_for_a_stop(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.asked()
+        for _ in range(3):  # Both are sent more than once.
+            signal.raise_signal(number)
+        assert stop.asked()
+        signal.raise_signal(signal.SIGTERM)  # The first that insists.
+    assert signal.getsignal(number) == before
+
+
+def test_who_asked_for_no_hangups_gets_none() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_goes_on_when_nobody_is_left_to_read_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    new_run(tmp_path / "run", steps=20)
+    with os.fdopen(writing, "wb", buffering=0) as gone:
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(gone, write_through=True))
+        with pytest.raises(BrokenPipeError):
+            sys.stderr.write("is anybody there?")
+        progress = TrainingProgress(20)
+        assert whole.resume(tmp_path / "run", progress=progress).finished
+        messages().print("nor here")
+        monkeypatch.undo()
+
+
+class Unclosable(Catch):
+    def close(self) -> None:
+        raise AttributeError("the display is gone")
+
+
+def test_an_environment_that_cannot_be_closed_is_told_of_and_let_go(tmp_path: Path) -> None:
+    new_run(tmp_path / "run", env="test/Unclosable-v0", steps=20)
+    with pytest.warns(UserWarning, match=r"Unclosable-v0 raised in close\(\): AttributeError"):
+        assert whole.resume(tmp_path / "run").finished
 
 
 def resume(run: Path) -> str:

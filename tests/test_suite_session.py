@@ -7,6 +7,7 @@ import pytest
 
 from small_runs import before_step, small_config
 from stormrl.config.parts import to_dict
+from stormrl.disk import checkpoint
 from stormrl.runs.trainer import Trainer
 from stormrl.suite import session as sessions
 from stormrl.suite.plan import SuitePlan, Task, tasks
@@ -37,9 +38,7 @@ class ScriptedPool:
             return [(job.name, Ended(0, False))]
         outcome = self.scripts[job.name].pop(0)
         if isinstance(outcome, int):
-            folder = self.storage.path(job.name) / "checkpoints" / f"{outcome:09d}"
-            folder.mkdir(parents=True)
-            (folder / "checksums.json").write_text("{}")
+            checkpoint.save(self.storage.path(job.name), outcome, {}, {})
             outcome = Ended(outcome, False, "the machine is gone")
         return [(job.name, outcome)]
 
@@ -172,7 +171,7 @@ def test_work_begins_goes_on_and_notices_the_end(tmp_path, monkeypatch):
         ended = work(job)
     assert ended.error is not None
     assert ended.error.startswith("RuntimeError: no such luck (")
-    assert read_standing(storage, task.name).saved == 25
+    assert read_standing(storage, task.name).saved == 40
     assert work(job) == Ended(60, True)
     assert work(job) == Ended(60, True)
     standing = read_standing(storage, task.name)

@@ -1,18 +1,30 @@
 """Whole small runs: what they write, and that an interrupted one loses nothing."""
 
+import os
 import random
+import shutil
+import signal
 import time
+from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 
+from faults import crash, failures, full_disk
 from miniature import shrunk
 from small_runs import STEPS, WARMUP, assert_same_runs, go_on, history, new_run, opened, started
 from stormrl.acting.run_state import RunState
 from stormrl.disk import checkpoint
 from stormrl.errors import UserError
+from stormrl.history.recorder import Recorder
+from stormrl.report.reading import Run, read_run
+from stormrl.runs import whole as whole_runs
+from stormrl.suite.plan import SuitePlan, Task
+from stormrl.suite.standing import read_standing
+from stormrl.suite.storage import Storage
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +143,86 @@ def test_run_killed_again_and_again_equals_an_uninterrupted_one(tmp_path):
         process.join()
         assert process.exitcode == 0
     assert_same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_that_does_not_get_through_its_last_save_is_not_finished(whole, tmp_path):
+    """Before every step of the file system; who asks how far it is, is told by all the same."""
+    run, before = tmp_path / "run", tmp_path / "before"
+    new_run(run, evaluation_episodes=2)
+    go_on(run, stop_at=57)
+    trainer = opened(run)
+    trainer.recorder = Recorder(run)
+    while trainer.step < STEPS:
+        trainer._advance()
+    shutil.copytree(run, before)
+    store, seen = deepcopy(trainer.store), set()
+
+    def save():
+        trainer.store = deepcopy(store)
+        trainer.save()
+
+    for raised in chain(failures(crash, save), failures(full_disk, save)):
+        step = checkpoint.load(run).step
+        assert raised or step == STEPS
+        assert whole_runs.steps_done(run) == step
+        shown = read_run(run)
+        assert isinstance(shown, Run)
+        assert shown.finished == (step == STEPS)
+        assert read_standing(Storage(str(tmp_path)), "run").saved == step
+        found = sorted(str(path.relative_to(run)) for path in run.glob("checkpoints/*"))
+        if (step, *found) not in seen:
+            seen.add((step, *found))
+            assert whole_runs.resume(run).finished
+            assert_same_runs(whole, run)
+        shutil.rmtree(run)
+        shutil.copytree(before, run)
+    trainer.recorder.close()
+    assert {step for step, *_ in seen} == {57, STEPS}
+
+
+def test_the_newest_checkpoint_counts_as_far_as_it_is_good(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (path,) = run.glob(f"checkpoints/*{STEPS}/world_model.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert whole_runs.steps_done(run) == 50
+    assert whole_runs.resume(run).finished
+    assert_same_runs(whole, run)
+
+
+def test_a_stop_between_the_steps_of_an_evaluation(whole, tmp_path, monkeypatch):
+    """The run is saved by then, and its evaluation is made up for."""
+    new_run(tmp_path / "run", evaluation_episodes=2)
+    trainer = opened(tmp_path / "run")
+    act, played = trainer.actor.act, []
+
+    def stop_after_three(obs, memory, is_first, greedy=False):
+        played.append(len(obs) == 2)
+        if sum(played) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return act(obs, memory, is_first, greedy)
+
+    monkeypatch.setattr(trainer.actor, "act", stop_after_three)
+    outcome = trainer.train()
+    assert (outcome.step, outcome.finished, outcome.scores) == (STEPS, False, ())
+    assert sum(played) == 3
+    assert history(tmp_path / "run", "scores.jsonl") == []
+    plan = SuitePlan({Task("run", trainer.config): read_standing(Storage(str(tmp_path)), "run")})
+    assert [task.name for task in plan.left] == ["run"]
+    outcome = whole_runs.resume(tmp_path / "run")
+    assert (outcome.finished, len(outcome.scores)) == (True, 2)
+    assert_same_runs(whole, tmp_path / "run")
+    outcome = whole_runs.resume(tmp_path / "run")
+    assert (outcome.finished, outcome.scores) == (True, ())
+
+
+def test_half_an_evaluation_is_completed(whole, tmp_path):
+    """The process died between two lines of it."""
+    run = shutil.copytree(whole, tmp_path / "run")
+    first, _ = (run / "scores.jsonl").read_text().splitlines(keepends=True)
+    (run / "scores.jsonl").write_text(first)
+    assert whole_runs.resume(run).finished
+    assert_same_runs(whole, run)
 
 
 @pytest.mark.slow

@@ -8,9 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from stormrl import __version__
 from stormrl.errors import UserError
+from stormrl.machine.lenient import lenient
+from stormrl.machine.stop import EXIT_INTERRUPTED, Stopped
 
 COMMANDS = {
     "train": "train an agent on a game, or go on with a run",
@@ -38,15 +41,18 @@ EXIT_MISTAKE = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code.
 
-    0: done. 2: the user's mistake, told in one line on standard error. 3: training was asked to
-    stop and can be resumed.
+    0: done. 2: the user's mistake, told in one line on standard error. 3: asked to stop: a training
+    can be resumed, other work gave up what was not complete.
     """
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
     except UserError as error:
-        print("stormrl:", *str(error).split(), file=sys.stderr)
+        _say(" ".join(str(error).split()))
         return EXIT_MISTAKE
+    except Stopped:
+        _say("stopped; what was not complete is not kept")
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
@@ -75,9 +81,24 @@ def _command(name: str, args: list[str]) -> int:
     # Imported late: no command waits for the libraries of another.
     module = importlib.import_module(f"stormrl.commands.{name.replace('-', '_')}")
     try:
-        return module.main(args)
+        with _output(args):
+            return module.main(args)
     except SystemExit as done:  # tyro has printed a command's help.
         return int(done.code or 0)
+
+
+def _say(text: str) -> None:
+    """One line on standard error, if anybody is left to read it; its exit code says the same."""
+    print("stormrl:", text, file=lenient(sys.stderr))
+
+
+def _output(args: list[str]) -> AbstractContextManager[None]:
+    """Whoever asks for one JSON object gets that object and no word of a game's."""
+    if "--json" not in args or {"-h", "--help"} & set(args):
+        return nullcontext()
+    from stormrl.commands.output import results_apart
+
+    return results_apart()
 
 
 def _help() -> str:

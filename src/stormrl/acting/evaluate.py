@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stormrl.envs import Protocol, make_env, spaces_of
+from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.seeds import UNCOUNTED_SEED
 from stormrl.types import Carry, image_tensor, restart
 
@@ -27,6 +28,8 @@ class Score(NamedTuple):
     """Environment steps."""
     seed: int
     """Seed of the environment's reset."""
+    cut_short: bool = False
+    """The game had not ended after `longest_episode` steps, and was stopped there."""
 
 
 class Player(Interface):
@@ -63,8 +66,8 @@ class RandomPlayer:
 class _Table:
     """One environment and the episode it is playing."""
 
-    def __init__(self, env: gymnasium.Env) -> None:
-        self.env = env
+    def __init__(self, env: gymnasium.Env, limit: int) -> None:
+        self.env, self.limit = env, limit
 
     def begin(self, seed: int) -> None:
         self.obs, _ = self.env.reset(seed=seed)
@@ -74,7 +77,10 @@ class _Table:
         self.obs, reward, terminated, truncated, _ = self.env.step(action)
         self.total, self.length = self.total + float(reward), self.length + 1
         self.is_first = False
-        return Score(self.total, self.length, self.seed) if terminated or truncated else None
+        ended = bool(terminated or truncated)
+        if not ended and self.length < self.limit:
+            return None
+        return Score(self.total, self.length, self.seed, cut_short=not ended)
 
 
 def evaluate(
@@ -84,22 +90,37 @@ def evaluate(
     episodes: int,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    stopping: Stopping = never,
 ) -> list[Score]:
     """Play `episodes` whole games, seeded `seed`, `seed + 1`, ..., some of them at a time.
 
     An episode that was begun is always finished and counted, so long games weigh as much as short
-    ones. The random streams of the caller are left as they were.
+    ones; a game that does not end is stopped after `longest_episode` steps, and its score says so.
+    The random streams of the caller are left as they were.
+    Raises `Stopped` as soon as `stopping`: what has been played by then favours short games.
     """
     envs = [make_env(env_id, protocol) for _ in range(min(PARALLEL, episodes))]
     devices = [device] if torch.device(device).type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            scores = _play_all(player, envs, range(seed, seed + episodes), protocol, device)
+            seeds = range(seed, seed + episodes)
+            scores = _play_all(player, envs, seeds, protocol, device, stopping)
     finally:
         for env in envs:
             env.close()
     return sorted(scores, key=lambda score: score.seed)
+
+
+def longest_episode(protocol: Protocol) -> int:
+    """Steps after which a game without an end is stopped: those of the emulator's own limit."""
+    return -(-protocol.max_frames // protocol.frame_skip)
+
+
+def cut_short(count: int, episodes: int, protocol: Protocol) -> str:
+    """What to say of episodes that were stopped."""
+    limit = f"did not end within {longest_episode(protocol):,} steps and stopped there"
+    return f"{count} of {episodes} episodes {limit}; give the game a time limit to choose another"
 
 
 def random_scores(env_id: str, protocol: Protocol, episodes: int, seed: int = 0) -> list[Score]:
@@ -116,14 +137,17 @@ def _play_all(
     seeds: Sequence[int],
     protocol: Protocol,
     device: torch.device | str,
+    stopping: Stopping,
 ) -> list[Score]:
-    tables = [_Table(env) for env in envs]
+    tables = [_Table(env, longest_episode(protocol)) for env in envs]
     waiting = list(seeds)
     for table in tables:
         table.begin(waiting.pop(0))
     scores: list[Score] = []
     fresh = carry = player.begin(len(tables))
     while len(scores) < len(seeds):
+        if stopping():
+            raise Stopped
         is_first = torch.tensor([table.is_first for table in tables], device=device)
         # Whatever the agent does between training episodes, evaluation starts each one afresh.
         carry = restart(carry, fresh, is_first)

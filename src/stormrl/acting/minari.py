@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from stormrl.envs import DEFAULT_PROTOCOL, PROTOCOLS, action_meanings, make_env
+from stormrl.envs.imports import ForeignEnvId
 from stormrl.envs.make import IMAGE_SIZE, find_spec
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
@@ -40,7 +42,7 @@ def export_minari(recording: Recording, dataset_id: str) -> None:
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 buffers,
-                env=find_spec(recording.env),
+                env=find_spec(ForeignEnvId(recording.env, Path.cwd())),
                 algorithm_name=recording.policy,
                 description=f"{recording.env} under protocol {recording.protocol} of stormrl",
                 observation_space=images,
@@ -149,7 +151,7 @@ def _resized(image: np.ndarray) -> np.ndarray:
 def _env_of(dataset: Any, dataset_id: str) -> str:
     if dataset.env_spec is None:
         raise UserError("env", f"{dataset_id} does not name its game; give the game's id")
-    return dataset.env_spec.id
+    return ForeignEnvId(dataset.env_spec.id, Path.cwd())
 
 
 def _actions(env_id: str, protocol: str) -> list[str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from stormrl.commands.flags import parse
-from stormrl.commands.output import messages, print_json, results, say, writing
+from stormrl.commands.flags import AllowImport, parse
+from stormrl.commands.output import messages, print_json, results, say, warn, writing
 from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
 from stormrl.seeds import FILM_SEED
@@ -57,6 +57,7 @@ class DreamOptions:
     of no episode of the training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -66,17 +67,19 @@ def main(args: Sequence[str]) -> int:
     options = parse(DreamOptions, args, "stormrl dream")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.machine.stop import StopRequest
     from stormrl.runs.agent import Agent
     from stormrl.runs.film import dreams
 
-    agent = Agent.load(options.run, options.step, options.device)
+    agent = Agent.load(options.run, options.step, options.device, options.allow_import)
+    warn(agent.warnings)
     paths = film_paths(options.out or agent.path / "videos" / f"film-{agent.step:08d}")
     horizon = (
         default_horizon(agent, options.context) if options.horizon is None else options.horizon
     )
     console = messages()
     console.quiet = options.json
-    with console.status(f"dreaming of {agent.config.env}"):
+    with console.status(f"dreaming of {agent.config.env}"), StopRequest() as stop:
         seen = dreams(
             agent,
             options.episodes,
@@ -85,6 +88,7 @@ def main(args: Sequence[str]) -> int:
             options.seed,
             options.temperature,
             options.error_episodes,
+            stop.asked,
         )
     record = _record(agent, options, seen)
     with writing(paths[0]):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.flags import parse
-from stormrl.commands.output import messages, number, print_json, results, table
+from stormrl.commands.flags import AllowImport, parse
+from stormrl.commands.output import messages, number, print_json, results, table, warn
 from stormrl.errors import UserError
 from stormrl.seeds import EVALUATION_SEED
 
@@ -39,6 +39,7 @@ class EvalOptions:
     NAME-greedy, whose scores are not comparable with those of NAME."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -48,19 +49,28 @@ def main(args: Sequence[str]) -> int:
     options = parse(EvalOptions, args, "stormrl eval")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.acting.evaluate import cut_short
+    from stormrl.machine.stop import StopRequest
     from stormrl.runs.agent import Agent
     from stormrl.runs.whole import agent_scores
     from stormrl.scores.file import write_scores
     from stormrl.scores.summary import summary
 
-    agent = Agent.load(options.run, options.step, options.device)
+    agent = Agent.load(options.run, options.step, options.device, options.allow_import)
+    warn(agent.warnings)
     protocol = _protocol(agent, options)
     episodes = options.episodes or protocol.evaluation_episodes
     console = messages()
     console.quiet = options.json
-    with console.status(f"playing {episodes} episodes of {agent.config.env}"):
-        scores = agent_scores(agent, episodes, protocol, options.seed)
-    write_scores(agent.path, agent.step, protocol.name, scores)
+    doing = f"playing {episodes} episodes of {agent.config.env}"
+    with console.status(doing), StopRequest() as stop:
+        scores = agent_scores(agent, episodes, protocol, options.seed, stop.asked)
+    if count := sum(score.cut_short for score in scores):
+        warn([cut_short(count, episodes, protocol)])
+    try:
+        write_scores(agent.path, agent.step, protocol.name, scores)
+    except UserError as error:  # As in a run that may only be read.
+        warn([f"the scores are shown here and kept nowhere: {error.message}"])
     record = summary(agent.config.env, protocol.name, agent.step, scores)
     if options.json:
         print_json(record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
@@ -19,6 +19,17 @@ from stormrl.config.validation import unchecked, validate
 from stormrl.errors import UserError
 
 Options = TypeVar("Options")
+
+AllowImport = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(
+        metavar="MODULE",
+        help="Module of the run's environment that may be imported though it is not installed, "
+        "from the working directory or PYTHONPATH. Its code is executed: allow what you trust.",
+    ),
+]
+"""The flag of every command that plays in the environment that a run names."""
 
 FLAT = tyro.conf.AvoidSubcommands
 """A union of parts makes no subcommands: its flags are those of the default's type."""

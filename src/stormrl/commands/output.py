@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,11 +18,52 @@ from rich.text import Text
 
 from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
+from stormrl.machine.lenient import lenient
+
+STDOUT, STDERR = 1, 2
+_apart: list[TextIO] = []
 
 
 def print_json(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """One object, or a list of them, on one line; NaN and infinities become null."""
-    sys.stdout.write(json.dumps(plain(record), allow_nan=False) + "\n")
+    stream = _apart[-1] if _apart else sys.stdout
+    stream.write(json.dumps(plain(record), allow_nan=False) + "\n")
+    stream.flush()
+
+
+@contextmanager
+def results_apart() -> Iterator[None]:
+    """While entered, standard output is kept for `print_json` alone.
+
+    Whatever a game prints, by itself or by a library that knows nothing of Python, goes to standard
+    error.
+    """
+    with _real_output() as real, redirect_stdout(sys.stderr):
+        _apart.append(real)
+        try:
+            yield
+        finally:
+            _apart.pop()
+
+
+@contextmanager
+def _real_output() -> Iterator[TextIO]:
+    """Standard output under another descriptor, where it has one."""
+    try:
+        is_real = sys.stdout.fileno() == STDOUT
+    except (OSError, ValueError):
+        is_real = False
+    if not is_real:
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    with os.fdopen(os.dup(STDOUT), "w", encoding=sys.stdout.encoding) as real:
+        os.dup2(STDERR, STDOUT)
+        try:
+            yield real
+        finally:
+            ctypes.CDLL(None).fflush(None)  # What a library in C still holds back.
+            os.dup2(real.fileno(), STDOUT)
 
 
 def results() -> Console:
@@ -29,13 +72,19 @@ def results() -> Console:
 
 
 def messages() -> Console:
-    """Where a person reads what a command does."""
-    return Console(stderr=True, highlight=False)
+    """Where a person reads what a command does; dropped if nobody is left to."""
+    return Console(file=lenient(sys.stderr), highlight=False)
 
 
 def say(console: Console, text: str) -> None:
     """Words as they are, in lines as they are: a path or command in them can be copied."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """What a person should know before they trust a result, whatever becomes of standard output."""
+    for text in warnings:
+        say(messages(), text)
 
 
 def print_facts(console: Console, facts: Mapping[str, str]) -> None:

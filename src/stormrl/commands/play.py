@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.flags import parse
-from stormrl.commands.output import messages, print_json, say
+from stormrl.commands.flags import AllowImport, parse
+from stormrl.commands.output import messages, print_json, say, warn
 from stormrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class PlayOptions:
     """Tabs that can play at a time."""
     device: str = "cpu"
     """auto, cpu, cuda or cuda:N. One game's steps are too small to gain from a GPU."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object, with the page's address, on standard output."""
 
@@ -61,7 +62,8 @@ def main(args: Sequence[str]) -> int:
     from stormrl.play.server import Server
     from stormrl.runs.agent import Agent
 
-    agent = Agent.load(options.run, options.step, options.device)
+    agent = Agent.load(options.run, options.step, options.device, options.allow_import)
+    warn(agent.warnings)
     guard = Guard.of(options.host)
     recordings = options.recordings or agent.path / "recordings"
     server = Server(agent, options.run, recordings, guard, options.context, options.sessions)

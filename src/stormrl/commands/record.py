@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.flags import parse
+from stormrl.commands.flags import AllowImport, parse
 from stormrl.commands.output import (
     messages,
     number,
@@ -17,11 +17,13 @@ from stormrl.commands.output import (
     results,
     say,
     table,
+    warn,
     writing,
 )
 from stormrl.errors import UserError
 
 if TYPE_CHECKING:
+    from stormrl.envs import Protocol
     from stormrl.experience.episodes import Recording
 
 
@@ -44,6 +46,7 @@ class RecordOptions:
     """Seed of the first episode; the next ones count on."""
     device: str = "auto"
     """Where a trained policy computes: auto, cpu, cuda or cuda:N."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -54,16 +57,26 @@ def main(args: Sequence[str]) -> int:
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.experience.episodes import write_recording
+    from stormrl.machine.stop import EXIT_INTERRUPTED, StopRequest
     from stormrl.runs.recording import record
     from stormrl.runs.whole import find_protocol
 
     protocol = find_protocol(options.protocol)
     console = messages()
     console.quiet = options.json
-    with console.status(f"playing {options.episodes} episodes of {options.env}"):
+    doing = f"playing {options.episodes} episodes of {options.env}"
+    with console.status(doing), StopRequest() as stop:
         recording = record(
-            options.env, protocol, options.policy, options.episodes, options.seed, options.device
+            options.env,
+            protocol,
+            options.policy,
+            options.episodes,
+            options.seed,
+            options.device,
+            stop.asked,
+            options.allow_import,
         )
+    warn(_warnings(options, protocol, recording))
     with writing(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_recording(options.out, recording)
@@ -71,7 +84,18 @@ def main(args: Sequence[str]) -> int:
         print_json(_record(options.out, recording))
     else:
         _show(options.out, recording)
-    return 0
+    return 0 if len(recording.episodes) == options.episodes else EXIT_INTERRUPTED
+
+
+def _warnings(options: RecordOptions, protocol: Protocol, recording: Recording) -> Iterator[str]:
+    from stormrl.acting.evaluate import cut_short, longest_episode
+
+    episodes = recording.episodes
+    if len(episodes) < options.episodes:
+        yield f"stopped after {len(episodes)} of {options.episodes} episodes, which are kept"
+    ends = [(episode.length, episode.end) for episode in episodes]
+    if count := ends.count((longest_episode(protocol), "truncated")):
+        yield cut_short(count, len(episodes), protocol)
 
 
 def _check(options: RecordOptions) -> None:

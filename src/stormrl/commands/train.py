@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from stormrl.commands.flags import flags, parse, parse_some
+from stormrl.commands.flags import AllowImport, flags, parse, parse_some
 from stormrl.commands.output import messages, say
 from stormrl.config.parts import AgentConfig, RunConfig
 from stormrl.config.presets import agent_config
@@ -38,7 +38,8 @@ class NewRun(RunConfig):
     """Directory of the new run; by default runs/<game>-<preset>-<size>-seed<seed>."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with this run exactly where it was saved. Of the flags here only --steps, for a later
-    end, --wandb and --json can be given with it."""
+    end, --allow-import, --wandb and --json can be given with it."""
+    allow_import: AllowImport = ()
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Show the run in this project of Weights & Biases too; to be given again when it resumes."""
     json: bool = False
@@ -60,6 +61,7 @@ class OldRun:
     """A later end of the run, in environment steps."""
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Show the run in this project of Weights & Biases too, under the same name as before."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
@@ -113,11 +115,13 @@ def _resume(args: Sequence[str]) -> int:
 
     _refuse_changes(args)
     options = parse(OldRun, args, PROG)
-    run = whole.resumable(options.resume)
-    done, end = whole.steps_done(run.path), options.steps or run.config.steps
+    run = whole.resumable(options.resume, options.allow_import)
+    end = options.steps or run.config.steps
     if options.json:
-        outcome = whole.resume(run.path, options.steps, wandb=options.wandb)
-    elif done == end:
+        outcome = whole.resume(
+            run.path, options.steps, wandb=options.wandb, allow_import=options.allow_import
+        )
+    elif whole.is_finished(run, end):
         say(
             messages(),
             f"{run.path} has finished its {end:,} steps, nothing is left to do. To train on:\n"
@@ -125,8 +129,10 @@ def _resume(args: Sequence[str]) -> int:
         )
         return 0
     else:
-        progress = TrainingProgress(end, done)
-        outcome = whole.resume(run.path, options.steps, progress, say_start, options.wandb)
+        progress = TrainingProgress(end, whole.steps_done(run.path))
+        outcome = whole.resume(
+            run.path, options.steps, progress, say_start, options.wandb, options.allow_import
+        )
     return report(run.path, run.config, outcome, options.json)
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from torch import Tensor
 
 from stormrl.disk import tensor_files
 from stormrl.disk.files import (
+    JSON_LIMIT,
     Seal,
+    make_folder,
     parse_json,
-    read_json,
+    read_limited,
     readable,
     replace,
     sync_folder,
@@ -47,6 +49,8 @@ _TENSORS = re.compile(r"[a-z][a-z0-9_]*\.safetensors")
 
 Tensors = Mapping[str, Mapping[str, Tensor]]
 State = dict[str, Any]
+Check = Callable[[Path, int], object]
+"""Raises `UserError` for a folder that is no good checkpoint of that step."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def save(run: str | Path, step: int, tensors: Tensors, state: Mapping[str, Any])
     folder = Path(run) / CHECKPOINTS
     partial, path = folder / f"{_PARTIAL}{_name(step)}", folder / _name(step)
     with writable(f"checkpoint {path}", Path(run)):
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         _remove_leftovers(folder)
         try:
             _write_files(partial, step, tensors, state)
@@ -99,7 +103,7 @@ def load(
     if step is not None:
         return _read(_at(found, step), step, device, verify, limit)
     order, warnings = _newest_first(Path(run) / CHECKPOINTS, found)
-    for candidate in order:
+    for candidate in order:  # As `newest` does, which says where the run stands.
         try:
             good = _read(found[candidate], candidate, device, verify, limit)
         except UserError as error:
@@ -110,6 +114,65 @@ def load(
         raise UserError("run_dir", f"{run} holds no checkpoint yet; let it train until it does")
     reasons = "".join(f"; {warning}" for warning in warnings)
     raise UserError("run_dir", f"{run} holds no usable checkpoint{reasons}; start a new run")
+
+
+def newest(run: str | Path, good: Check | None = None) -> int | None:
+    """The step at which a run stands: of its newest good checkpoint; None without one.
+
+    Whoever asks how far a run is, asks here: what counts is what `load` would go on from, which
+    need not be the folder with the highest number. good: raises `UserError` for a folder that is
+    none; by default one whose content differs from its checksums.
+    """
+    folder = Path(run) / CHECKPOINTS
+    names = [path.name for path in _found(Path(run)).values()]
+    check = good or verify_content
+    return newest_of(names, _latest_content(folder), lambda name, step: check(folder / name, step))
+
+
+def newest_of(
+    names: Iterable[str], latest: bytes | None, good: Callable[[str, int], object]
+) -> int | None:
+    """The same for checkpoints of which names and the content of `latest` are at hand.
+
+    good: raises `UserError` for a folder, known by name and step, that is no good checkpoint.
+    """
+    found = _by_step(names)
+    for step in _order(found, _named_by(latest)):
+        try:
+            good(found[step], step)
+        except UserError:
+            continue
+        return step
+    return None
+
+
+def verify_content(path: Path, step: int) -> None:
+    """Raises `UserError` unless every file of a checkpoint's folder holds what it was given."""
+    seals = _seals(path)
+    for name, seal in seals.items():
+        seal.verify(path / name)
+    _state_record(seals[STATE].read(path / STATE), path, step)
+
+
+def verify_sizes(path: Path, step: int) -> None:
+    """The same by the sizes of the files, in no time; for looks at many runs."""
+    for name, seal in _seals(path).items():
+        seal.verify_size(path / name)
+
+
+def parse_seals(content: bytes, path: Path) -> dict[str, Seal]:
+    """Size and checksum of each file, as the checksums.json at `path` lists them.
+
+    Raises `UserError` if it is damaged; names are plain, so no path leaves the folder.
+    """
+    listed = parse_json(content, path)
+    plain = all(name == STATE or _TENSORS.fullmatch(name) for name in listed)
+    if STATE not in listed or not plain:
+        raise UserError(str(path), "is damaged: it lists other files than it should")
+    try:
+        return {name: Seal.parse(record) for name, record in listed.items()}
+    except ValueError as error:
+        raise UserError(str(path), f"is damaged: {error}") from None
 
 
 def steps(run: str | Path) -> list[int]:
@@ -207,11 +270,15 @@ def _found(run: Path) -> dict[int, Path]:
     if not folder.is_dir():
         return {}
     with readable(folder):
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        names = [path.name for path in folder.iterdir() if path.is_dir()]
+    return {step: folder / name for step, name in _by_step(names).items()}
+
+
+def _by_step(names: Iterable[str]) -> dict[int, str]:
     # In this order a successor takes the place of the one it replaces.
     return {
-        int(name.removeprefix(_REPLACED)): folder / name
-        for name in names
+        int(name.removeprefix(_REPLACED)): name
+        for name in sorted(names)
         if _NAME.fullmatch(name.removeprefix(_REPLACED))
     }
 
@@ -225,25 +292,43 @@ def _at(found: Mapping[int, Path], step: int) -> Path:
 
 def _latest(folder: Path) -> int | None:
     """The step that `latest` names, or None if it is missing or damaged."""
+    return _named_by(_latest_content(folder))
+
+
+def _latest_content(folder: Path) -> bytes | None:
     try:
         with (folder / LATEST).open("rb") as file:
-            name = file.read(32).decode("ascii")
-    except (OSError, ValueError):
+            return file.read(32)
+    except OSError:
         return None
+
+
+def _named_by(latest: bytes | None) -> int | None:
+    name = (latest or b"").decode("ascii", "replace")
     return int(name) if name.endswith("\n") and _NAME.fullmatch(name[:-1]) else None
+
+
+def _order(steps: Iterable[int], latest: int | None) -> list[int]:
+    """The order in which checkpoints are tried.
+
+    What lies beyond `latest` comes last: it is of a future that was given up, or of a moment at
+    which the process died, and then the run has not heard of it.
+    """
+    newest_first = sorted(steps, reverse=True)
+    if latest is None or latest not in newest_first:
+        return newest_first
+    return sorted(newest_first, key=lambda step: step > latest)
 
 
 def _newest_first(folder: Path, found: Mapping[int, Path]) -> tuple[list[int], list[str]]:
     """The order in which checkpoints are tried, and what is odd about them."""
-    newest_first = sorted(found, reverse=True)
     latest = _latest(folder)
+    order = _order(found, latest)
     if latest is None or latest not in found:
         odd = f"{folder / LATEST} is missing or damaged: the newest checkpoint is tried first"
-        return newest_first, [odd] if found else []
-    beyond = [step for step in newest_first if step > latest]
+        return order, [odd] if found else []
     odd = f"checkpoint {{}} is passed over: {folder / LATEST} names checkpoint {latest}"
-    order = [step for step in newest_first if step <= latest] + beyond
-    return order, [odd.format(step) for step in beyond]
+    return order, [odd.format(step) for step in order if step > latest]
 
 
 def _read(
@@ -272,15 +357,7 @@ def _read(
 
 
 def _seals(path: Path) -> dict[str, Seal]:
-    """What checksums.json says of each file; names are plain, so no path leaves the folder."""
-    listed = read_json(path / CHECKSUMS)
-    plain = all(name == STATE or _TENSORS.fullmatch(name) for name in listed)
-    if STATE not in listed or not plain:
-        raise UserError(str(path / CHECKSUMS), "is damaged: it lists other files than it should")
-    try:
-        return {name: Seal.parse(record) for name, record in listed.items()}
-    except ValueError as error:
-        raise UserError(str(path / CHECKSUMS), f"is damaged: {error}") from None
+    return parse_seals(read_limited(path / CHECKSUMS, JSON_LIMIT), path / CHECKSUMS)
 
 
 def _state_record(content: bytes, path: Path, step: int) -> dict[str, Any]:

@@ -38,22 +38,26 @@ class Seal(NamedTuple):
 
     def read(self, path: Path) -> bytes:
         """The sealed content. Raises `UserError` if the file holds anything else."""
+        self.verify_size(path)
         with readable(path):
-            self._check_size(path)
             content = path.read_bytes()
         self._check(path, Seal.of(content))
         return content
 
     def verify(self, path: Path) -> None:
         """Raises `UserError` unless the file holds the sealed content; takes no memory."""
-        with readable(path):
-            self._check_size(path)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.verify_size(path)
+        with readable(path), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._check(path, Seal(self.bytes, digest))
 
-    def _check_size(self, path: Path) -> None:
-        size = path.stat().st_size
+    def verify_size(self, path: Path) -> None:
+        """Raises `UserError` unless the file is as long as the sealed content."""
+        with readable(path):
+            self.check_size(path.stat().st_size, path)
+
+    def check_size(self, size: int, path: Path) -> None:
+        """The same for a file whose size is known already."""
         if size != self.bytes:
             raise UserError(str(path), f"is damaged: it has {size} bytes instead of {self.bytes}")
 
@@ -84,6 +88,16 @@ def replace(path: Path, content: bytes) -> None:
         with suppress(OSError):
             partial(path).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, its parents too where they lack; return when their names are on the disk."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True)
     sync_folder(path.parent)
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from stormrl.disk.files import read_limited, replace, writable
+from stormrl.disk.files import read_limited, replace, sync_folder, writable
 from stormrl.errors import UserError
 
 HISTORY_LIMIT = 2**30
@@ -28,7 +28,10 @@ class JsonLines:
         self.path = Path(path)
         with self._writable():
             _cut_torn_line(self.path)
+            new = not self.path.exists()
             self._file = self.path.open("ab")
+            if new:
+                sync_folder(self.path.parent)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append `record`; NaN and infinities become null, floats keep 6 significant digits."""

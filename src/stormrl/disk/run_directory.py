@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
 from stormrl.config.json import CONFIG, config_from_dict
 from stormrl.config.parts import RunConfig, to_dict
-from stormrl.disk.files import Seal, partial, read_json, readable, reason, replace
+from stormrl.disk.files import Seal, make_folder, partial, read_json, readable, reason, replace
 from stormrl.disk.pretrained import PREFIX, unpacked
+from stormrl.envs.imports import read_env_id
 from stormrl.errors import UserError
 from stormrl.machine.provenance import provenance
 from stormrl.spaces import Spaces, spaces_from_json
@@ -59,7 +61,7 @@ class RunDirectory:
         demonstration = _demonstration(config)
         seal = None if demonstration is None else Seal.of(demonstration)
         with _creatable(path):
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             _refuse_used(path)  # Before the lock, which would leave a file in a foreign folder.
             with _locked(path):
                 _refuse_used(path)
@@ -76,9 +78,11 @@ class RunDirectory:
         return cls(path, config, seal, spaces)
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
+    def open(cls, path: str | Path, allow_import: Sequence[str] = ()) -> RunDirectory:
         """The directory of a run that exists; for `pretrained:NAME` of the agent, unpacked.
 
+        Its environment is made of what is installed alone; allow_import: modules that may be
+        imported for it from wherever Python finds them.
         Raises `UserError` if it is missing, foreign, damaged, of a newer format, or holds a link
         that leads out of it; and as `stormrl.disk.pretrained.unpacked` does.
         """
@@ -93,6 +97,7 @@ class RunDirectory:
         _refuse_ways_out(path)
         record = _migrated(read_json(path / CONFIG), path / CONFIG)
         config = config_from_dict(record.get("config"))
+        config = replace_fields(config, env=read_env_id(config.env, path, allow_import))
         spaces = record.get("spaces")
         return cls(
             path,
@@ -100,6 +105,13 @@ class RunDirectory:
             _recorded_seal(record, config, path / CONFIG),
             None if spaces is None else spaces_from_json(spaces),
         )
+
+    def discard(self) -> None:
+        """Remove what `create` has made, of a run that could not begin; what is foreign stays."""
+        for name in (CONFIG, DEMONSTRATION, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # Somebody else has put something there.
+            self.path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """Environment factory: from a name to a wrapped environment that the agent can play."""
 
 import difflib
-import importlib
 
 import gymnasium
 import numpy as np
@@ -10,6 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import ResizeObservation
 
 from stormrl.envs.atari import is_atari, make_atari
+from stormrl.envs.imports import ForeignEnvId, import_for, is_missing, trusted_path
 from stormrl.envs.lives import LifeLost
 from stormrl.envs.protocols import Protocol
 from stormrl.envs.snapshots import Replayable
@@ -23,14 +23,16 @@ def make_env(env_id: str, protocol: Protocol, render_mode: str | None = None) ->
     """The environment as the agent sees it: uint8 RGB [64, 64, 3] and actions 0..A-1.
 
     `env_id` is any Gymnasium id with RGB pictures and discrete actions; `module:Name-v0` imports
-    the module first. Every info has `life_lost`, a reset's also `episode_seed`.
+    the module first, of an id that a run names only if it is installed. Every info has `life_lost`,
+    a reset's also `episode_seed`.
     Raises UserError when the id is unknown or the spaces are not supported.
     """
     spec = find_spec(env_id)
-    if is_atari(spec):
-        env = make_atari(spec, protocol, IMAGE_SIZE, render_mode)
-    else:
-        env = _resized(_supported(make_plain(spec, render_mode)))
+    with trusted_path(env_id):
+        if is_atari(spec):
+            env = make_atari(spec, protocol, IMAGE_SIZE, render_mode)
+        else:
+            env = _resized(_supported(make_plain(spec, render_mode)))
     return Replayable(LifeLost(env), same_seed=protocol.fixed_seed_at_reset)
 
 
@@ -57,7 +59,7 @@ def find_spec(env_id: str) -> EnvSpec:
     """The registered specification of `env_id`; raises UserError with the nearest names."""
     module, _, name = env_id.rpartition(":")
     if module:
-        _import(module)
+        _import(env_id, module)
     if name not in gymnasium.registry:
         raise UserError("env", f"no environment is called {name!r}.{_suggestion(name)}")
     return gymnasium.registry[name]
@@ -110,13 +112,22 @@ def _resized(env: gymnasium.Env) -> gymnasium.Env:
     return ResizeObservation(env, (IMAGE_SIZE, IMAGE_SIZE))
 
 
-def _import(module: str) -> None:
+def _import(env_id: str, module: str) -> None:
     try:
-        importlib.import_module(module)
+        import_for(env_id, module)
     # An empty or relative module name is a ValueError or a TypeError.
     except (ImportError, ValueError, TypeError) as error:
+        if isinstance(env_id, ForeignEnvId) and is_missing(module, error):
+            raise _not_allowed(env_id, module) from None
         remedy = "install the package, or put its folder on PYTHONPATH"
         raise UserError("env", f"cannot import {module!r} ({error}); {remedy}") from error
+
+
+def _not_allowed(env_id: ForeignEnvId, module: str) -> UserError:
+    elsewhere = "and what a run names is imported from nowhere else unless you allow it"
+    remedy = f"if you trust it, add --allow-import {module}"
+    named = f"{module!r}, named by {env_id.source}, is not imported: it is not installed"
+    return UserError("env", f"{named}, {elsewhere}; {remedy}")
 
 
 def _suggestion(name: str) -> str:

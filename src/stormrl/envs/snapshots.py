@@ -9,6 +9,7 @@ games such as Qbert, how far the current frame has been drawn.
 
 import json
 import math
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,14 @@ class Replayable(gymnasium.Wrapper):
         self.actions.append(int(action))
         self.checksum = zlib.crc32(shown, self.checksum)
         return obs, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Lets go of the environment; that it fails in this is told and harms nobody."""
+        try:
+            self.env.close()
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error}"
+            warnings.warn(f"{_name(self)} raised in close(): {raised}; ignored", stacklevel=2)
 
     def _next_seed(self) -> int:
         if self.same_seed and self.episode_seed is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stormrl.disk import tensor_files
-from stormrl.disk.files import Seal, replace, writable
+from stormrl.disk.files import Seal, make_folder, replace, writable
 from stormrl.disk.tensor_files import Layout
 from stormrl.errors import UserError
 from stormrl.experience.replay import Replay
@@ -77,7 +77,7 @@ class ReplayStore:
         """
         oldest = replay.added - len(replay)
         with writable(f"replay to {self.folder}", self.folder.parent):
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
             # Steps that were overwritten before they were saved are lost to sampling as well.
             for first in range(max(self._saved, oldest), replay.added, CHUNK_STEPS):
                 chunk = self._write(replay, first, min(first + CHUNK_STEPS, replay.added))

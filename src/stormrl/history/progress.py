@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,8 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from stormrl.machine.lenient import lenient
 
 EPISODES_IN_MEAN = 20
 RATE_WINDOW_S = 30.0
@@ -54,6 +57,8 @@ class Status(NamedTuple):
 class TrainingProgress:
     """Progress on standard error, which leaves standard output to results.
 
+    Where nobody is left to see it, it is dropped, and training goes on.
+
     `metrics` are shown in their order as far as the line reaches: pass few, the telling ones first.
     limit_s: seconds after which somebody will end the training, if it is not to be all the steps.
     """
@@ -66,7 +71,7 @@ class TrainingProgress:
         clock: Callable[[], float] = time.monotonic,
         limit_s: float | None = None,
     ) -> None:
-        console = console or Console(stderr=True)
+        console = console or Console(file=lenient(sys.stderr))
         self._display = (
             _TerminalDisplay(console) if console.is_interactive else _LogDisplay(console)
         )

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -135,6 +135,8 @@ def import_wandb() -> Any:
 class Recorder:
     """Hands what happens in a run to its files and to the sinks.
 
+    What a run needs to go on, its histories, raises `UserError` where it cannot be written. A sink
+    or a video that cannot is told of by `warn` alone, and a sink then gets nothing more.
     elapsed_s: seconds the run had trained before this process; `wall_s` goes on from there.
     """
 
@@ -144,9 +146,11 @@ class Recorder:
         sinks: Sequence[Sink] = (),
         elapsed_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._run_dir = Path(run_dir)
-        self._sinks = tuple(sinks)
+        self._sinks = list(sinks)
+        self._warn = warn
         self._clock = clock
         self._start_s = clock() - elapsed_s
         self._metrics = JsonLines(self._run_dir / METRICS)
@@ -195,8 +199,12 @@ class Recorder:
         episode_return: float,
         length: int,
         seed: int | None,
+        cut_short: bool = False,
     ) -> None:
-        """One evaluation episode of the agent as it was at `checkpoint_step`."""
+        """One evaluation episode of the agent as it was at `checkpoint_step`.
+
+        cut_short: the game had no end, and was stopped.
+        """
         self._scores.write(
             {
                 "checkpoint_step": checkpoint_step,
@@ -205,6 +213,7 @@ class Recorder:
                 "return": episode_return,
                 "length": length,
                 "seed": seed,
+                **({"cut_short": True} if cut_short else {}),
             }
         )
 
@@ -226,10 +235,11 @@ class Recorder:
     def video(self, name: str, frames: Frames, step: int, fps: float) -> Path:
         """Write uint8 [T, H, W, 3] to videos/<name>-<step>.mp4, whose path is returned."""
         path = self._run_dir / "videos" / f"{name}-{step:08d}.mp4"
-        with writable(f"to {path}", self._run_dir):
+        try:
             write_mp4(path, frames, fps)
-        for sink in self._sinks:
-            sink.video(name, frames, step, fps)
+        except Exception as error:
+            self._warn(f"{path} is not written: {one_line(error)}")
+        self._hand(lambda sink: sink.video(name, frames, step, fps))
         return path
 
     def positions(self) -> dict[str, int]:
@@ -241,12 +251,28 @@ class Recorder:
         """Close the files and the sinks, all of them, even if one raises."""
         files = self._metrics, self._episodes, self._scores, self._diagnoses
         with ExitStack() as parts:
-            for part in (*files, *self._sinks):
-                parts.callback(part.close)
+            for file in files:
+                parts.callback(file.close)
+            self._hand(lambda sink: sink.close())
 
     def _scalars(self, values: Mapping[str, Any], step: int) -> None:
-        for sink in self._sinks:
-            sink.scalars(values, step)
+        self._hand(lambda sink: sink.scalars(values, step))
+
+    def _hand(self, give: Callable[[Sink], None]) -> None:
+        """Nobody who only looks on may end a run, whatever goes wrong there."""
+        for sink in list(self._sinks):
+            try:
+                give(sink)
+            except Exception as error:
+                self._sinks.remove(sink)
+                self._warn(f"{type(sink).__name__} gets nothing more: {one_line(error)}")
+                with suppress(Exception):
+                    sink.close()
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, or what it is called where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def rewind(run_dir: str | Path, positions: Mapping[str, int], step: int) -> None:

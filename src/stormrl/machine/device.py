@@ -83,10 +83,14 @@ def choose_compile(name: str, device: torch.device) -> bool:
     """Resolve auto: compile on CUDA, where launches are the cost; run eagerly on CPU.
 
     On a CPU it saved nothing and cost most of a minute to begin with (docs/performance.md).
+    Raises `UserError` if it is asked for and no compiler is there.
     """
-    if name == "auto":
-        return device.type == "cuda" and shutil.which("g++") is not None
-    return name == "on"
+    compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
+    found = any(map(shutil.which, compilers))
+    if name == "on" and not found:
+        remedy = "install g++, name one in CXX, or leave it off"
+        raise UserError("compile", f"needs a C++ compiler, and none is found; {remedy}")
+    return name == "on" or (name == "auto" and device.type == "cuda" and found)
 
 
 def choose_capture(name: str, device: torch.device) -> bool:

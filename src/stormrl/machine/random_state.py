@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -41,6 +42,16 @@ def restore_random_state(state: Mapping[str, Tensor]) -> None:
         _restore_python(state)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise UserError("checkpoint", f"holds no usable random state: {error}") from error
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Whatever is drawn while this is entered, the generators are afterwards as they were."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)
 
 
 def _cuda_state() -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from stormrl.config.json import CONFIG
 from stormrl.config.parts import RunConfig
+from stormrl.disk import checkpoint
 from stormrl.disk.files import read_json, read_limited
 from stormrl.disk.jsonlines import HISTORY_LIMIT, is_number
 from stormrl.disk.run_directory import RunDirectory
@@ -50,6 +51,8 @@ class Run:
     config: RunConfig
     record: Mapping[str, Any]
     """Its config.json: versions, commit, hardware and command beside the config."""
+    saved: int | None
+    """Step of its newest good checkpoint; None for a run without any, as for a copy of evidence."""
     metrics: Sequence[Line]
     episodes: Sequence[Line]
     evaluation: Evaluation | None
@@ -68,10 +71,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its histories reach, but for an unfinished episode, its last step."""
-        if self.evaluation is not None and self.evaluation.step >= self.config.steps:
-            return True
-        return self.step >= self.config.steps
+        """Whether its last step is saved; without checkpoints, whether its histories reach it."""
+        return (self.step if self.saved is None else self.saved) >= self.config.steps
 
     @property
     def track(self) -> Track | None:
@@ -123,6 +124,7 @@ def read_run(path: Path) -> Run | Unreadable:
         path=path,
         config=directory.config,
         record=record,
+        saved=_saved(path, problems),
         metrics=metrics,
         episodes=episodes,
         evaluation=newest_evaluation(scores, directory.config.protocol),
@@ -191,6 +193,14 @@ def _parsed(line: bytes) -> Line | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _saved(path: Path, problems: list[str]) -> int | None:
+    try:
+        return checkpoint.newest(path, checkpoint.verify_sizes)
+    except UserError as error:
+        problems.append(str(error))
+        return None
 
 
 def _complaints(path: Path, metrics: Sequence[Line]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ class Agent:
         self.step = step
         self.path = path
         """Directory of the run."""
+        self.warnings: tuple[str, ...] = ()
+        """Why a checkpoint that seemed newer is not the one."""
         self.world_model = learner.world_model
         self.spaces = learner.world_model.spaces
         self.actor_critic = learner.actor_critic
@@ -37,19 +40,28 @@ class Agent:
         self.actor = learner.actor()
 
     @classmethod
-    def load(cls, run: str | Path, step: int | None = None, device: str = "auto") -> Agent:
+    def load(
+        cls,
+        run: str | Path,
+        step: int | None = None,
+        device: str = "auto",
+        allow_import: Sequence[str] = (),
+    ) -> Agent:
         """The agent of a run directory, at its newest checkpoint or at a given one.
 
-        `pretrained:NAME` is an agent that comes with the package.
+        `pretrained:NAME` is an agent that comes with the package. allow_import: modules of the
+        run's environment that may be imported though they are not installed.
         Raises `UserError` if the run or the checkpoint cannot be read.
         """
-        directory = RunDirectory.open(run)
+        directory = RunDirectory.open(run, allow_import)
         config = directory.config
         spaces = directory.spaces or _spaces_by_weights(directory.path)
         learner = Learner(config.agent, spaces, Backend(choose_device(device)))
         saved = checkpoint.load(directory.path, step, limit=largest_state(learner))
         restore_models(learner, saved.tensors)
-        return cls(config, learner, saved.step, directory.path)
+        agent = cls(config, learner, saved.step, directory.path)
+        agent.warnings = saved.warnings
+        return agent
 
     def act(
         self, obs: np.ndarray, carry: Acting | None = None, greedy: bool = False

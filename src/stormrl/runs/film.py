@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from stormrl.envs import PROTOCOLS, make_env
 from stormrl.errors import UserError
 from stormrl.experience.replay import Replay
 from stormrl.machine.device import Backend
+from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.pictures.media import (
     BORDER,
     GAP,
@@ -68,15 +69,18 @@ def dreams(
     seed: int,
     temperature: float = 1.0,
     error_episodes: int = 1,
+    stopping: Stopping = never,
 ) -> Dreams:
     """Scenes to look at, out of `episodes` fresh ones, and the open-loop error of more.
 
-    Episode `i` is played with seed `seed + i`. Raises `UserError` for lengths that cannot be.
+    Episode `i` is played with seed `seed + i`. Raises `UserError` for lengths that cannot be, and
+    `Stopped` as soon as `stopping`.
     """
     _check_lengths(context, horizon)
     with Backend(agent.device).fork_rng():
         torch.manual_seed(seed)
-        played = [_play(agent, seed + index) for index in range(max(episodes, error_episodes))]
+        count = max(episodes, error_episodes)
+        played = [_play(agent, seed + index, stopping) for index in range(count)]
         length = min([context + horizon, *map(len, played)])
         if length <= context:
             shortest = f"the shortest episode has {length} steps"
@@ -84,7 +88,7 @@ def dreams(
         filmed = _scenes(agent, _anywhere(played[:episodes], length), context, temperature)
         measured = [
             _scenes(agent, _spread(replay, length), context, temperature)
-            for replay in played[: max(error_episodes, 1)]
+            for replay in _until(stopping, played[: max(error_episodes, 1)])
         ]
     return Dreams(filmed, open_loop_error(measured))
 
@@ -104,6 +108,13 @@ def write_film(paths: Iterable[Path], film: Frames) -> None:
     for path in paths:
         write = write_gif if path.suffix.lower() == ".gif" else write_mp4
         write(path, film, FPS)
+
+
+def _until(stopping: Stopping, played: Sequence[Replay]) -> Iterator[Replay]:
+    for replay in played:
+        if stopping():
+            raise Stopped
+        yield replay
 
 
 def _anywhere(played: Sequence[Replay], length: int) -> Batch:
@@ -146,16 +157,19 @@ def _scene_sheet(scene: Scene, filmed: Sequence[Scene]) -> Image:
     return contact_sheet(rows, every, [*curves, note])
 
 
-def _play(agent: Agent, seed: int) -> Replay:
+def _play(agent: Agent, seed: int, stopping: Stopping = never) -> Replay:
     """An episode, or the beginning of a long one."""
     # A protocol may begin all episodes alike; a film shows different ones.
     protocol = replace(PROTOCOLS[agent.config.protocol], fixed_seed_at_reset=False)
     env = make_env(agent.config.env, protocol)
     replay = Replay(LONGEST_PLAY, agent.spaces.observation.shape, agent.device)
-    collector = Collector(env, protocol, agent.actor, replay, seed)
-    while len(replay) < LONGEST_PLAY and collector.step(random=False) is None:
-        pass
-    env.close()
+    try:
+        collector = Collector(env, protocol, agent.actor, replay, seed)
+        while len(replay) < LONGEST_PLAY and collector.step(random=False) is None:
+            if stopping():
+                raise Stopped
+    finally:
+        env.close()
     return replay
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stormrl.acting.evaluate import Player, RandomPlayer
+from stormrl.acting.evaluate import Player, RandomPlayer, longest_episode
 from stormrl.disk.run_directory import is_pretrained
 from stormrl.envs import Protocol, action_meanings, make_env
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
+from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.runs.agent import Agent
 from stormrl.types import Carry, image_tensor
 
@@ -45,30 +46,36 @@ def record(
     episodes: int,
     seed: int = 0,
     device: str = "auto",
+    stopping: Stopping = never,
+    allow_import: Sequence[str] = (),
 ) -> Recording:
-    """Play `episodes` whole games, seeded `seed`, `seed + 1`, ...
+    """Play `episodes` whole games, seeded `seed`, `seed + 1`, ...; fewer if `stopping` meanwhile.
 
     policy: `random`, `noop`, `constant:ACTION` with the action's word, or the directory of a run or
     `pretrained:NAME` (whose agent then plays on `device`). The random streams of the caller are
-    left as they were.
-    Raises `UserError` for a policy that does not exist or that cannot play this game.
+    left as they were. A game that does not end is truncated after `longest_episode` steps.
+    allow_import: as for `Agent.load`.
+    Raises `UserError` for a policy that does not exist or that cannot play this game, `Stopped` if
+    no episode is whole by then.
     """
     env = make_env(env_id, protocol)
     try:
         actions = action_meanings(env)
-        player, device = _player(policy, actions, device)
+        player, device = _player(policy, actions, device, allow_import)
         devices = [device] if torch.device(device).type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            played = [
-                _play(env, player, protocol, seed + index, device) for index in range(episodes)
-            ]
+            played = _play_all(
+                env, player, protocol, range(seed, seed + episodes), device, stopping
+            )
     finally:
         env.close()
     return Recording(env_id, protocol.name, policy, tuple(actions), tuple(played))
 
 
-def _player(policy: str, actions: Sequence[str], device: str) -> tuple[Player, str]:
+def _player(
+    policy: str, actions: Sequence[str], device: str, allow_import: Sequence[str]
+) -> tuple[Player, str]:
     """Who plays, and the device that its images have to be on."""
     if policy == "random":
         return RandomPlayer(len(actions)), "cpu"
@@ -78,7 +85,7 @@ def _player(policy: str, actions: Sequence[str], device: str) -> tuple[Player, s
     if not is_pretrained(policy) and not Path(policy).is_dir():
         known = "random, noop, constant:ACTION, the directory of a run or pretrained:NAME"
         raise UserError("policy", f"{policy!r} is unknown; give {known}")
-    return _trained(policy, actions, device)
+    return _trained(policy, actions, device, allow_import)
 
 
 def _action(word: str, actions: Sequence[str]) -> int:
@@ -87,8 +94,10 @@ def _action(word: str, actions: Sequence[str]) -> int:
     return actions.index(word)
 
 
-def _trained(run: str, actions: Sequence[str], device: str) -> tuple[Player, str]:
-    agent = Agent.load(run, device=device)
+def _trained(
+    run: str, actions: Sequence[str], device: str, allow_import: Sequence[str]
+) -> tuple[Player, str]:
+    agent = Agent.load(run, device=device, allow_import=allow_import)
     learnt = agent.spaces.action.n
     if learnt != len(actions):
         problem = f"the agent in {run} has {learnt} actions, the game {len(actions)}"
@@ -96,14 +105,40 @@ def _trained(run: str, actions: Sequence[str], device: str) -> tuple[Player, str
     return agent.actor, str(agent.device)
 
 
+def _play_all(
+    env: gymnasium.Env,
+    player: Player,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    device: str,
+    stopping: Stopping,
+) -> list[RecordedEpisode]:
+    """The episodes that were whole when somebody asked for a stop, or all."""
+    played: list[RecordedEpisode] = []
+    try:
+        for seed in seeds:
+            played.append(_play(env, player, protocol, seed, device, stopping))
+    except Stopped:
+        if not played:
+            raise
+    return played
+
+
 def _play(
-    env: gymnasium.Env, player: Player, protocol: Protocol, seed: int, device: str
+    env: gymnasium.Env,
+    player: Player,
+    protocol: Protocol,
+    seed: int,
+    device: str,
+    stopping: Stopping,
 ) -> RecordedEpisode:
     obs, _ = env.reset(seed=seed)
     carry = player.begin(1)
     seen, actions, rewards, continues = [obs], [], [], []
     terminated = truncated = False
     while not (terminated or truncated):
+        if stopping():
+            raise Stopped
         is_first = torch.tensor([not actions], device=device)
         choice, carry = player.act(_image(obs, device), carry, is_first)
         obs, reward, terminated, truncated, info = env.step(int(choice))
@@ -112,6 +147,7 @@ def _play(
         actions.append(int(choice))
         rewards.append(reward)
         continues.append(not (terminated or life_lost))
+        truncated = truncated or len(actions) >= longest_episode(protocol)
     return RecordedEpisode(
         seed=seed,
         obs=np.stack(seen),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -12,29 +12,35 @@ import torch
 from torch import Tensor
 
 from stormrl.acting.collector import Collector, Episode
-from stormrl.acting.evaluate import Score, evaluate
+from stormrl.acting.evaluate import Score, cut_short, evaluate
 from stormrl.acting.run_state import RunState
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.dreams.scenes import dream_rows
 from stormrl.envs import PROTOCOLS, make_env, spaces_of
-from stormrl.errors import Fault, UserError
+from stormrl.errors import UserError
 from stormrl.experience.demonstration import load_demonstration
 from stormrl.experience.replay import Replay
 from stormrl.experience.store import Manifest, ReplayStore
 from stormrl.history.progress import Progress
-from stormrl.history.recorder import Recorder, Sink, TensorBoard, Wandb, rewind
+from stormrl.history.recorder import Recorder, Sink, TensorBoard, Wandb, one_line, rewind
 from stormrl.learning.graphs import updates
 from stormrl.learning.learner import Learner
 from stormrl.learning.metrics import MetricSum
 from stormrl.learning.schedule import UpdateRatio
-from stormrl.learning.skipped import SkippedUpdates
+from stormrl.learning.skipped import Diagnosis, SkippedUpdates
 from stormrl.learning.state import largest_state, learner_tensors, restore_learner
 from stormrl.machine.allocator import keep_freed_memory
 from stormrl.machine.device import choose_backend, compute_deterministically
-from stormrl.machine.random_state import random_state, restore_random_state, seed_all
-from stormrl.machine.stop import StopRequest
+from stormrl.machine.random_state import (
+    kept_random_state,
+    random_state,
+    restore_random_state,
+    seed_all,
+)
+from stormrl.machine.stop import Stopped, Stopping, StopRequest
 from stormrl.pictures.media import stack_rows
+from stormrl.scores.file import read_scores
 from stormrl.seeds import EVALUATION_SEED
 
 DREAM_FPS = 8
@@ -104,6 +110,10 @@ class Trainer:
         self.saved: Callable[[], None] = _nothing
         """Called after every checkpoint; the run waits meanwhile."""
         self._cut_short: Episode | None = None
+        self._saved_step: int | None = None
+        """Step of the newest checkpoint."""
+        self._half_done = False
+        """Whether a step was begun and not brought to its end."""
 
     @property
     def updated(self) -> int:
@@ -114,32 +124,21 @@ class Trainer:
         """Train to the configured number of steps, or until asked to stop; saves either way.
 
         Raises `Fault`, after saving, if the environment fails or too many updates in a row had to
-        be skipped.
+        be skipped. Whatever else is raised leaves the run saved too: as of the last step if that
+        was done as a whole, else as of its last checkpoint.
         """
-        self.recorder = Recorder(self.run.path, self._sinks(), elapsed_s=self.elapsed_s)
-        scores: Sequence[Score] = []
-        saved = self.step
+        self.recorder = Recorder(
+            self.run.path, self._sinks(), self.elapsed_s, warn=self.progress.message
+        )
         try:
-            with StopRequest() as stop, self.progress, self._saved_from_faults():
+            with StopRequest() as stop, self.progress, self._saved_first():
                 self._record_cut_short()
-                while self.step < self.config.steps and not stop.requested:
-                    self._advance()
-                    scores = self._evaluate() if self._evaluation_due() else scores
-                    if self._due(self.config.dream_every):
-                        self._dream()
-                    if self._due(self.config.checkpoint_every):
-                        self.save()
-                        saved = self.step
-                if saved != self.step:
-                    self.save()
+                scores = self._train(stop.asked)
         finally:
-            self.recorder.close()
             self.env.close()
-        return Outcome(self.step, self.step >= self.config.steps, scores)
-
-    def _sinks(self) -> list[Sink]:
-        shown = [] if self.wandb is None else [Wandb(self.run.path, self.wandb)]
-        return [*shown, TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)]
+            self.recorder.close()
+        finished = self.step >= self.config.steps and is_scored(self.run, self.step)
+        return Outcome(self.step, finished, scores)
 
     def save(self) -> None:
         """Write the whole state of the run as a checkpoint."""
@@ -151,6 +150,7 @@ class Trainer:
         }
         state = self._state(replay=self.store.append_new(self.replay))
         checkpoint.save(self.run.path, self.step, tensors, asdict(state))
+        self._saved_step = self.step
         checkpoint.prune(self.run.path, self.config.keep_checkpoints)
         self.store.prune(kept["replay"] for kept in checkpoint.states(self.run.path))
         self.saved()
@@ -170,6 +170,7 @@ class Trainer:
         restore_learner(self.learner, saved.tensors)
         self.store.restore(self.replay, state.replay)
         self.step, self.elapsed_s = state.step, state.elapsed_s
+        self._saved_step = state.step
         for ratio in self.ratios:
             ratio.steps = state.trained_steps
         self.learner.world_model.version = self.updated
@@ -179,16 +180,63 @@ class Trainer:
         self._cut_short = self.collector.restore(saved.tensors["collector"], state)
         restore_random_state(saved.tensors["random"])
 
+    def _sinks(self) -> list[Sink]:
+        shown: list[Sink] = [] if self.wandb is None else [Wandb(self.run.path, self.wandb)]
+        try:
+            return [*shown, TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)]
+        except Exception as error:
+            self.progress.message(f"nothing is written for TensorBoard: {one_line(error)}")
+            return shown
+
+    def _train(self, stopping: Stopping) -> Sequence[Score]:
+        # An evaluation that the end of an earlier process left undone is made up for.
+        scores = self._evaluate(stopping) if self._evaluation_due() else ()
+        while self.step < self.config.steps and not stopping():
+            self._advance()
+            # First of all: whatever comes after it, and however long it takes, nothing is lost.
+            if self._due(self.config.checkpoint_every) or self.step == self.config.steps:
+                self.save()
+            if self._due(self.config.dream_every):
+                self._dream()
+            scores = self._evaluate(stopping) if self._evaluation_due() else scores
+        if self._saved_step != self.step:
+            self.save()
+        return scores
+
     @contextmanager
-    def _saved_from_faults(self) -> Iterator[None]:
+    def _saved_first(self) -> Iterator[None]:
+        """What is raised inside goes on to be raised, and says what has been saved by then."""
         try:
             yield
-        except Fault as fault:
-            self.save()
-            details = self.recorder.failure(fault)
-            remedy = f"put that right, then go on with stormrl train --resume {self.run.path}"
-            saved = f"the run is saved at step {self.step}, more is in {details}"
-            raise Fault(fault.field, f"{fault.message}; {saved}; {remedy}") from fault
+        except BaseException as error:
+            self._save_if_whole()
+            if type(error) is UserError:
+                raise  # It has its own remedy, such as to free space on the disk.
+            saved, remedy = self._saved_text(error), f"stormrl train --resume {self.run.path}"
+            told = f"{saved}; put that right, then go on with {remedy}"
+            if isinstance(error, UserError):
+                raise type(error)(error.field, f"{error.message}; {told}") from error
+            error.add_note(told)
+            raise
+
+    def _save_if_whole(self) -> None:
+        """Never half a step; and what keeps it from being saved must not hide what went wrong."""
+        if self._saved_step != self.step and self._is_whole():
+            with suppress(Exception):
+                self.save()
+
+    def _is_whole(self) -> bool:
+        """Whether environment, replay and agent are at the end of one and the same step."""
+        taken = len(self.env.get_wrapper_attr("actions")) == self.collector.length
+        return not self._half_done and taken and self.replay.added == self.step
+
+    def _saved_text(self, error: BaseException) -> str:
+        at = f"the run is saved at step {self._saved_step}"
+        saved = "nothing is saved yet" if self._saved_step is None else at
+        try:
+            return f"{saved}, more is in {self.recorder.failure(error)}"
+        except UserError:
+            return saved
 
     def _state(self, replay: Manifest) -> RunState:
         return RunState(
@@ -221,12 +269,17 @@ class Trainer:
         """One environment step and the updates that are due after it."""
         warm = len(self.replay) > self.config.agent.replay.warmup
         episode = self.collector.step(random=not warm)
+        self._half_done = True
         self.step += 1
         if len(self.replay) > self.config.agent.replay.warmup:
             self._update()
         if episode is not None:
             self.recorder.episode(self.step, episode.total, episode.length, episode.seed)
-        shown = self._log() if self._due(self.config.log_every) else {}
+        logging = self._due(self.config.log_every)
+        shown, diagnoses = self._log() if logging else ({}, ())
+        self._half_done = False
+        for diagnosis in diagnoses:
+            diagnosis.check(self.config.max_skipped)
         total = None if episode is None else episode.total
         self.progress.update(self.step, self.updated, shown, total)
 
@@ -241,43 +294,67 @@ class Trainer:
             self.metrics.add(metrics, part)
             self.skipped.note(part, self.step, metrics, self.replay.drawn)
 
-    def _log(self) -> dict[str, float]:
-        """Write the metrics; those worth a look on the progress bar."""
+    def _log(self) -> tuple[dict[str, float], Sequence[Diagnosis]]:
+        """Write the metrics; those worth a look on the progress bar, and what was skipped."""
         metrics = self.metrics.read()
         if metrics:
             self.recorder.metrics(self.step, self.updated, metrics)
-        for diagnosis in self.skipped.read(self.replay):
+        diagnoses = list(self.skipped.read(self.replay))
+        for diagnosis in diagnoses:
             self.recorder.diagnosis(self.step, diagnosis.as_dict())
-            diagnosis.check(self.config.max_skipped)
-        return {name: metrics[name] for name in SHOWN if name in metrics}
+        return {name: metrics[name] for name in SHOWN if name in metrics}, diagnoses
 
     def _evaluation_due(self) -> bool:
-        wanted = self.config.evaluation_episodes > 0
-        return wanted and (self.step == self.config.steps or self._due(self.config.evaluate_every))
+        asked = self.step == self.config.steps or self._due(self.config.evaluate_every)
+        return self.step > 0 and asked and not is_scored(self.run, self.step)
 
-    def _evaluate(self) -> Sequence[Score]:
-        self.progress.message(
-            f"step {self.step}: evaluating {self.config.evaluation_episodes} episodes"
-        )
-        scores = evaluate(
+    def _evaluate(self, stopping: Stopping) -> Sequence[Score]:
+        """The agent's scores, or none if a stop is asked for meanwhile."""
+        episodes = self.config.evaluation_episodes
+        self.progress.message(f"step {self.step}: evaluating {episodes} episodes")
+        try:
+            with kept_random_state():
+                scores = self._played(stopping)
+        except Stopped:
+            self.progress.message(f"step {self.step}: the evaluation is left for the next time")
+            return ()
+        self._record_scores(scores)
+        mean = sum(score.total for score in scores) / len(scores)
+        self.recorder.mean_score(self.step, self.protocol.name, mean)
+        self.progress.message(f"step {self.step}: mean return {mean:.2f}")
+        if count := sum(score.cut_short for score in scores):
+            self.progress.message(f"step {self.step}: {cut_short(count, episodes, self.protocol)}")
+        return scores
+
+    def _played(self, stopping: Stopping) -> Sequence[Score]:
+        return evaluate(
             self.actor,
             self.config.env,
             self.protocol,
             self.config.evaluation_episodes,
             EVALUATION_SEED,
             self.backend.device,
+            stopping,
         )
+
+    def _record_scores(self, scores: Sequence[Score]) -> None:
+        """Those that a process which died among them has not written yet."""
+        name = self.protocol.name
         for index, score in enumerate(scores):
-            self.recorder.score(
-                self.step, self.protocol.name, index, score.total, score.length, score.seed
-            )
-        mean = sum(score.total for score in scores) / len(scores)
-        self.recorder.mean_score(self.step, self.protocol.name, mean)
-        self.progress.message(f"step {self.step}: mean return {mean:.2f}")
-        return scores
+            if read_scores(self.run.path, self.step, name, [score.seed]) is None:
+                total, length = score.total, score.length
+                self.recorder.score(
+                    self.step, name, index, total, length, score.seed, score.cut_short
+                )
 
     def _dream(self) -> None:
         """A video of real, reconstructed and dreamt frames from recent experience."""
+        try:
+            self._film_dream()
+        except Exception as error:
+            self.progress.message(f"step {self.step}: no dream is filmed: {one_line(error)}")
+
+    def _film_dream(self) -> None:
         if len(self.replay) <= self.config.agent.replay.warmup:
             return
         length = self.config.agent.world_model.batch_length
@@ -290,6 +367,12 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
+
+
+def is_scored(run: RunDirectory, step: int) -> bool:
+    """Whether the run's own evaluation at that step is written down, or none is asked for."""
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + run.config.evaluation_episodes)
+    return read_scores(run.path, step, run.config.protocol, seeds) is not None
 
 
 def _nothing() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -27,9 +26,17 @@ from stormrl.errors import UserError
 from stormrl.experience.demonstration import check_demonstration
 from stormrl.history.progress import Progress, SilentProgress
 from stormrl.history.recorder import import_wandb
-from stormrl.machine.device import choose_device, settled, settled_before
+from stormrl.machine.device import (
+    choose_capture,
+    choose_compile,
+    choose_device,
+    settled,
+    settled_before,
+)
+from stormrl.machine.memory import available_memory
+from stormrl.machine.stop import Stopping, never
 from stormrl.runs.agent import Agent
-from stormrl.runs.trainer import Outcome, Trainer
+from stormrl.runs.trainer import Outcome, Trainer, is_scored
 from stormrl.seeds import EVALUATION_SEED
 
 Started = Callable[[Trainer], None]
@@ -57,7 +64,7 @@ def train(
         if wandb is not None:
             import_wandb()
         run = RunDirectory.create(run_dir, settled(config), spaces)
-        return _train(run, env, progress, started, wandb)
+        return _train(run, env, progress, started, wandb, run.discard)
 
 
 def resume(
@@ -66,32 +73,33 @@ def resume(
     progress: Progress | None = None,
     started: Started = lambda trainer: None,
     wandb: str | None = None,
+    allow_import: Sequence[str] = (),
 ) -> Outcome:
     """Go on with a run exactly where its last checkpoint was saved.
 
     steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
-    wandb: as in `train`; what is not given again is not shown there any more.
+    wandb: as in `train`; what is not given again is not shown there any more. allow_import: modules
+    of its environment that may be imported though they are not installed.
     Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
     """
-    run = resumable(run_dir)
+    run = resumable(run_dir, allow_import)
     if run.config.precision == "auto":
         run = _rewritten(run, settled_before(run.config))
     if steps is not None:
         run = _extended(run, steps)
-    done = steps_done(run.path)
-    if done == run.config.steps:
-        return Outcome(done, True, ())
+    if is_finished(run, run.config.steps):
+        return Outcome(run.config.steps, True, ())
     env = playable(run.config)
     with _closed_by_failure(env):
-        return _train(run, env, progress, started, wandb)
+        return _train(run, env, progress, started, wandb, lambda: None)
 
 
-def resumable(run_dir: str | Path) -> RunDirectory:
+def resumable(run_dir: str | Path, allow_import: Sequence[str] = ()) -> RunDirectory:
     """The directory of a run that can be trained on.
 
     Raises `UserError` if it cannot be read, or was made of networks without optimizers and replay.
     """
-    run = RunDirectory.open(run_dir)
+    run = RunDirectory.open(run_dir, allow_import)
     states = checkpoint.states(run.path)
     if states and not any("replay" in state for state in states):
         problem = "holds no usable training state: networks alone, without optimizers and replay"
@@ -100,14 +108,21 @@ def resumable(run_dir: str | Path) -> RunDirectory:
 
 
 def steps_done(run_dir: str | Path) -> int:
-    """The step of a run's newest checkpoint, 0 without one."""
-    return max(checkpoint.steps(run_dir), default=0)
+    """The step that a run goes on from: of its newest good checkpoint, 0 without one."""
+    return checkpoint.newest(run_dir) or 0
+
+
+def is_finished(run: RunDirectory, steps: int) -> bool:
+    """Whether nothing is left to do up to that end: trained, saved, and scored if that is asked."""
+    return steps_done(run.path) == steps and is_scored(run, steps)
 
 
 def playable(config: RunConfig) -> gymnasium.Env:
     """The run's game. Raises `UserError` if this machine cannot start a run of `config`."""
     config_from_dict(to_dict(config))  # What cannot be read back must not be written.
     device = choose_device(config.device)
+    choose_compile(config.compile, device)
+    choose_capture(config.cuda_graph, device)
     env = make_env(config.env, find_protocol(config.protocol))
     with _closed_by_failure(env):
         _check_memory(config, math.prod(spaces_of(env).observation.shape), device)
@@ -149,15 +164,17 @@ def agent_scores(
     episodes: int | None = None,
     protocol: Protocol | None = None,
     seed: int = EVALUATION_SEED,
+    stopping: Stopping = never,
 ) -> list[Score]:
     """What an agent reaches in its environment, every episode counted.
 
     protocol: by default the one it was trained under. episodes: by default as many as the protocol
-    asks for.
+    asks for. Raises `Stopped` as soon as `stopping`.
     """
     protocol = protocol or PROTOCOLS[agent.config.protocol]
     episodes = episodes or protocol.evaluation_episodes
-    return evaluate(agent.actor, agent.config.env, protocol, episodes, seed, agent.device)
+    env, device = agent.config.env, agent.device
+    return evaluate(agent.actor, env, protocol, episodes, seed, device, stopping)
 
 
 def _check_memory(config: RunConfig, image_bytes: int, device: torch.device) -> None:
@@ -165,7 +182,7 @@ def _check_memory(config: RunConfig, image_bytes: int, device: torch.device) -> 
     if device.type == "cuda":
         _, memory = torch.cuda.mem_get_info(device)
     else:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = available_memory()
     if needed > memory:
         sizes = f"takes {needed / 2**30:,.0f} GiB and {device} has {memory / 2**30:,.0f}"
         raise UserError("replay.capacity", f"{sizes}; give less")
@@ -186,9 +203,14 @@ def _train(
     progress: Progress | None,
     started: Started,
     wandb: str | None,
+    cannot_begin: Callable[[], None],
 ) -> Outcome:
     with run.lock():
-        trainer = Trainer(run, progress or SilentProgress(), env, wandb)
+        try:
+            trainer = Trainer(run, progress or SilentProgress(), env, wandb)
+        except BaseException:
+            cannot_begin()
+            raise
         trainer.restore()
         started(trainer)
         return trainer.train()

@@ -19,7 +19,8 @@ def write_scores(run: Path, step: int, protocol: str, scores: Sequence[Score]) -
     except OSError as error:
         raise UserError("run", f"{run} cannot be written: {error.strerror}") from None
     for index, score in enumerate(scores):
-        recorder.score(step, protocol, index, score.total, score.length, score.seed)
+        total, cut_short = score.total, score.cut_short
+        recorder.score(step, protocol, index, total, score.length, score.seed, cut_short)
     recorder.close()
 
 
@@ -34,7 +35,8 @@ def read_scores(run: Path, step: int, protocol: str, seeds: Sequence[int]) -> li
             case {"checkpoint_step": at, "protocol": rules, "seed": int(seed),
                   "return": int(total) | float(total), "length": int(length)}:  # fmt: skip
                 if (at, rules) == (step, protocol):
-                    played[seed] = Score(float(total), length, seed)
+                    cut_short = line.get("cut_short") is True
+                    played[seed] = Score(float(total), length, seed, cut_short)
     if any(seed not in played for seed in seeds):
         return None
     return [played[seed] for seed in seeds]

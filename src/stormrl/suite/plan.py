@@ -105,4 +105,5 @@ def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
 
 
 def _finished(task: Task, standing: Standing) -> bool:
-    return standing.saved >= task.config.steps
+    scored = standing.scored or task.config.evaluation_episodes == 0
+    return standing.saved > task.config.steps or (standing.saved == task.config.steps and scored)

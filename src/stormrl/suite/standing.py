@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stormrl.config.json import CONFIG
-from stormrl.disk.checkpoint import CHECKPOINTS, CHECKSUMS
+from stormrl.disk.checkpoint import CHECKPOINTS, CHECKSUMS, LATEST, newest_of, parse_seals
 from stormrl.disk.files import parse_json
-from stormrl.disk.run_files import EPISODES, METRICS
+from stormrl.disk.run_files import EPISODES, METRICS, SCORES
 from stormrl.errors import UserError
 from stormrl.history.progress import EPISODES_IN_MEAN
 from stormrl.suite.attempt_log import ATTEMPTS, START
@@ -25,6 +25,8 @@ class Standing(NamedTuple):
 
     saved: int = 0
     """Step of the newest checkpoint."""
+    scored: bool = False
+    """Whether the agent of that checkpoint has been evaluated."""
     step: int = 0
     """Newest step that any of its histories tells of."""
     mean_return: float | None = None
@@ -41,10 +43,12 @@ def read_standing(storage: Storage, run: str) -> Standing:
     saved = saved_step(storage, run)
     metrics = _last_records(storage, run, METRICS)
     episodes = _last_records(storage, run, EPISODES)
+    scores = _last_records(storage, run, SCORES)
     starts = [line for line in _last_records(storage, run, ATTEMPTS) if line.get("event") == START]
     returns = [line["return"] for line in episodes[-EPISODES_IN_MEAN:]]
     return Standing(
         saved=saved,
+        scored=any(line.get("checkpoint_step") == saved for line in scores),
         step=max([saved, *(line["step"] for line in (*metrics[-1:], *episodes[-1:]))]),
         mean_return=statistics.fmean(returns) if returns else None,
         steps_per_s=_rate(metrics[-LINES_IN_RATE:]),
@@ -54,11 +58,13 @@ def read_standing(storage: Storage, run: str) -> Standing:
 
 
 def saved_step(storage: Storage, run: str) -> int:
-    """Step of the newest checkpoint that is there as a whole, 0 without one."""
-    for name in reversed(storage.names(run, CHECKPOINTS)):
-        if name.isdigit() and CHECKSUMS in storage.names(run, CHECKPOINTS, name):
-            return int(name)
-    return 0
+    """Step of the checkpoint that the run would go on from, by sizes; 0 without one."""
+
+    def check(name: str, step: int) -> None:
+        _check_sizes(storage, run, CHECKPOINTS, name)
+
+    names = storage.names(run, CHECKPOINTS)
+    return newest_of(names, storage.read(run, CHECKPOINTS, LATEST), check) or 0
 
 
 def read_config(storage: Storage, run: str) -> dict[str, Any] | None:
@@ -67,6 +73,14 @@ def read_config(storage: Storage, run: str) -> dict[str, Any] | None:
     if content is None:
         return None
     return parse_json(content, Path(storage.where(run)) / CONFIG).get("config")
+
+
+def _check_sizes(storage: Storage, *folder: str) -> None:
+    """Raises `UserError` unless every file that checksums.json lists is there at its length."""
+    path = Path(storage.where("/".join(folder)))
+    sizes, content = storage.sizes(*folder), storage.read(*folder, CHECKSUMS)
+    for name, seal in parse_seals(content or b"", path / CHECKSUMS).items():
+        seal.check_size(sizes.get(name, 0), path / name)
 
 
 def _last_records(storage: Storage, run: str, name: str) -> list[dict[str, Any]]:

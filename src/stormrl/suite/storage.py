@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -47,6 +48,13 @@ class Storage:
         except TypeError:  # A file system that remembers no listings takes no `refresh`.
             listed = self.fs.ls(self.key(*folder), detail=False)
         return sorted(name.rstrip("/").rpartition("/")[2] for name in listed)
+
+    def sizes(self, *folder: str) -> dict[str, int]:
+        """The files in a folder with their sizes in bytes; none in one that is not there."""
+        names = self.names(*folder)
+        with suppress(FileNotFoundError):
+            return {name: self.fs.size(self.key(*folder, name)) for name in names}
+        return {}
 
     def read(self, *names: str) -> bytes | None:
         """The content of a file, or None if it is not there."""

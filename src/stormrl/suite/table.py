@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from stormrl.history.progress import duration_text, short_number
+from stormrl.machine.lenient import lenient
 from stormrl.suite.session import Entry, State
 
 LOG_PERIOD_S = 30.0
@@ -52,7 +54,7 @@ class SuiteDisplay:
     def __init__(
         self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(file=lenient(sys.stderr), highlight=False)
         self._live = Live(
             console=self._console, auto_refresh=False, redirect_stdout=False, transient=True
         )

@@ -98,7 +98,9 @@ def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
 
     try:
         if (path / CONFIG).exists():
-            outcome = whole.resume(path, config.steps, log, started)
+            # Its game is the one that the suite was asked for.
+            asked = [config.env.rpartition(":")[0]]
+            outcome = whole.resume(path, config.steps, log, started, allow_import=asked)
         else:
             outcome = whole.train(config, path, log, started)
     except UserError as error:
