@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from stormrl.commands.flags import AllowImport, parse
+from stormrl.commands.flags import parse
 from stormrl.commands.output import print_json, results, say
 
 FILES = ("world_model.pth", "agent.pth")
@@ -28,7 +28,6 @@ class ExportOfficialOptions:
     """Folder for world_model.pth and agent.pth."""
     step: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Step of the checkpoint; by default the newest."""
-    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -40,7 +39,7 @@ def main(args: Sequence[str]) -> int:
     from stormrl.runs.official_weights import export_official
 
     world_model, agent = paths = [options.out / name for name in FILES]
-    export_official(options.run, world_model, agent, options.step, options.allow_import)
+    export_official(options.run, world_model, agent, options.step)
     if options.json:
         print_json({"files": [str(path) for path in paths]})
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.flags import AllowImport, parse
+from stormrl.commands.flags import parse
 from stormrl.commands.output import (
     messages,
     number,
@@ -46,7 +46,6 @@ class RecordOptions:
     """Seed of the first episode; the next ones count on."""
     device: str = "auto"
     """Where a trained policy computes: auto, cpu, cuda or cuda:N."""
-    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -74,7 +73,6 @@ def main(args: Sequence[str]) -> int:
             options.seed,
             options.device,
             stop.asked,
-            options.allow_import,
         )
     warn(_warnings(options, protocol, recording))
     with writing(options.out):

@@ -7,7 +7,7 @@ and their last predictor gives the logit of an episode's end, ours that of its g
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -74,14 +74,12 @@ def export_official(
     world_model_path: str | Path,
     agent_path: str | Path,
     step: int | None = None,
-    allow_import: Sequence[str] = (),
 ) -> None:
     """Write a run's networks, by default the newest, as files for the authors' code.
 
-    allow_import: as for `Agent.load`.
     Raises `UserError` if their code has no such network: it knows size base without ablations.
     """
-    agent = Agent.load(run, step, "cpu", allow_import)
+    agent = Agent.load(run, step, "cpu")
     world_model = export_world_model(agent.world_model)
     actor_critic = export_actor_critic(agent.actor_critic)
     cpu = Backend(torch.device("cpu"))

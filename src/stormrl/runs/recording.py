@@ -47,21 +47,19 @@ def record(
     seed: int = 0,
     device: str = "auto",
     stopping: Stopping = never,
-    allow_import: Sequence[str] = (),
 ) -> Recording:
     """Play `episodes` whole games, seeded `seed`, `seed + 1`, ...; fewer if `stopping` meanwhile.
 
     policy: `random`, `noop`, `constant:ACTION` with the action's word, or the directory of a run or
     `pretrained:NAME` (whose agent then plays on `device`). The random streams of the caller are
     left as they were. A game that does not end is truncated after `longest_episode` steps.
-    allow_import: as for `Agent.load`.
     Raises `UserError` for a policy that does not exist or that cannot play this game, `Stopped` if
     no episode is whole by then.
     """
     env = make_env(env_id, protocol)
     try:
         actions = action_meanings(env)
-        player, device = _player(policy, actions, device, allow_import)
+        player, device = _player(policy, actions, device)
         devices = [device] if torch.device(device).type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
@@ -73,9 +71,7 @@ def record(
     return Recording(env_id, protocol.name, policy, tuple(actions), tuple(played))
 
 
-def _player(
-    policy: str, actions: Sequence[str], device: str, allow_import: Sequence[str]
-) -> tuple[Player, str]:
+def _player(policy: str, actions: Sequence[str], device: str) -> tuple[Player, str]:
     """Who plays, and the device that its images have to be on."""
     if policy == "random":
         return RandomPlayer(len(actions)), "cpu"
@@ -85,7 +81,7 @@ def _player(
     if not is_pretrained(policy) and not Path(policy).is_dir():
         known = "random, noop, constant:ACTION, the directory of a run or pretrained:NAME"
         raise UserError("policy", f"{policy!r} is unknown; give {known}")
-    return _trained(policy, actions, device, allow_import)
+    return _trained(policy, actions, device)
 
 
 def _action(word: str, actions: Sequence[str]) -> int:
@@ -94,10 +90,8 @@ def _action(word: str, actions: Sequence[str]) -> int:
     return actions.index(word)
 
 
-def _trained(
-    run: str, actions: Sequence[str], device: str, allow_import: Sequence[str]
-) -> tuple[Player, str]:
-    agent = Agent.load(run, device=device, allow_import=allow_import)
+def _trained(run: str, actions: Sequence[str], device: str) -> tuple[Player, str]:
+    agent = Agent.load(run, device=device)
     learnt = agent.spaces.action.n
     if learnt != len(actions):
         problem = f"the agent in {run} has {learnt} actions, the game {len(actions)}"
