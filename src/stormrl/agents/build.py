@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from stormrl.agents.features import agent_state
 from stormrl.agents.protocol import Behaviour
 from stormrl.agents.reinforce import ActorCritic
+from stormrl.config.fields import is_outside
 from stormrl.config.parts import AgentConfig
+from stormrl.errors import UserError
+from stormrl.worlds.own import own_class
 from stormrl.worlds.protocol import World
 
 
 def build_agent(config: AgentConfig, world: World) -> Behaviour:
-    """The agent that `config.actor_critic` is the configuration of, on top of a world model."""
-    state = agent_state(config.actor_critic.state, world)
-    return ActorCritic(config.actor_critic, state, world.spaces.action.n)
+    """The agent that `config.actor_critic` is the configuration of, on top of a world model.
+
+    Raises `UserError` if a part of one's own is not there, or is no agent.
+    """
+    kind = config.actor_critic.kind
+    if not is_outside(kind):
+        return ActorCritic.of(config, world)
+    behaviour = own_class(kind, "actor_critic.kind")
+    if not issubclass(behaviour, Behaviour):
+        raise UserError("actor_critic.kind", f"{kind} is no subclass of {Behaviour.__name__}")
+    return behaviour.of(config, world)

@@ -6,12 +6,14 @@ An agent of one's own is a subclass of `Behaviour` (docs/extending.md).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stormrl.config.parts import AgentConfig
 from stormrl.types import Carry, Trajectory, View
+from stormrl.worlds.protocol import World
 
 
 class Opinion(NamedTuple):
@@ -26,8 +28,15 @@ class Opinion(NamedTuple):
 class Behaviour(nn.Module, ABC):
     """Policy, and whatever else it is trained with."""
 
+    config_class: ClassVar[type]
+    """Dataclass of its configuration, whose `kind` names a part of one's own (`module:Class`)."""
     config: Any
     """Has at least `optimizer`."""
+
+    @classmethod
+    def of(cls, agent: AgentConfig, world: World) -> Self:
+        """The agent of a configuration, on top of a world model."""
+        return cls(agent.actor_critic, world)  # pyright: ignore[reportCallIssue]
 
     def begin(self, rows: int) -> Carry:
         """What it takes along from step to step, before the first."""

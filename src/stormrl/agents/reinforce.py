@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stormrl.agents.features import FrameState, VectorState
+from stormrl.agents.features import FrameState, VectorState, agent_state
 from stormrl.agents.protocol import Behaviour, Opinion
-from stormrl.config.parts import ActorCriticConfig
+from stormrl.config.parts import ActorCriticConfig, AgentConfig
 from stormrl.nn.functional import (
     categorical_entropy,
     lambda_return,
@@ -24,6 +25,7 @@ from stormrl.nn.functional import (
 )
 from stormrl.nn.heads import MLP, TwoHotHead
 from stormrl.types import Carry, Trajectory, View
+from stormrl.worlds.protocol import World
 
 
 class ActorCritic(Behaviour):
@@ -49,6 +51,12 @@ class ActorCritic(Behaviour):
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.register_buffer("scale_low", torch.zeros(()))
         self.register_buffer("scale_high", torch.zeros(()))
+
+    @classmethod
+    def of(cls, agent: AgentConfig, world: World) -> Self:
+        """The agent of a configuration, on the part of the view that it names."""
+        state = agent_state(agent.actor_critic.state, world)
+        return cls(agent.actor_critic, state, world.spaces.action.n)
 
     def probabilities(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
         """How likely the policy takes each action."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -42,6 +42,11 @@ class NewRun(RunConfig):
     allow_import: AllowImport = ()
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Show the run in this project of Weights & Biases too; to be given again when it resumes."""
+    world: Annotated[str, tyro.conf.arg(metavar="MODULE:CLASS")] = ""
+    """A world model of your own in place of the preset's (docs/extending.md); --world-model.FIELD
+    then sets a field of its configuration."""
+    behaviour: Annotated[str, tyro.conf.arg(name="agent", metavar="MODULE:CLASS")] = ""
+    """An agent of your own in place of the preset's; --actor-critic.FIELD then sets its fields."""
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
@@ -72,6 +77,8 @@ class TrainChoice:
 
     preset: str = "paper"
     size: str = "base"
+    world: str = ""
+    behaviour: Annotated[str, tyro.conf.arg(name="agent")] = ""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
 
 
@@ -82,9 +89,36 @@ def main(args: Sequence[str]) -> int:
     if choice.resume is not None and not asks_help:
         return _resume(args)
     agent = agent_config(choice.preset, choice.size)
+    own, args = _own_parts(choice, args)
     with unchecked():  # The game is yet to be given.
         default = NewRun(env=tyro.MISSING, preset=choice.preset, size=choice.size, agent=agent)
-    return _start(parse(NewRun, args, PROG, default))
+    options = parse(NewRun, args, PROG, default)
+    return _start(replace(options, agent=replace(options.agent, **own)))
+
+
+def _own_parts(choice: TrainChoice, args: Sequence[str]) -> tuple[dict[str, Any], Sequence[str]]:
+    """Configurations of parts of one's own, by field, and the flags that are left."""
+    own: dict[str, Any] = {}
+    for name, kind in (("world_model", choice.world), ("actor_critic", choice.behaviour)):
+        if not kind:
+            continue
+        from stormrl.worlds.own import own_config
+
+        mine, args = _split(args, f"--{name.replace('_', '-')}.")
+        own[name] = parse(own_config(kind, name), mine, PROG)
+    return own, args
+
+
+def _split(args: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
+    """Flags that begin with `prefix`, without it, with their values; and the others."""
+    mine: list[str] = []
+    others: list[str] = []
+    taken = others
+    for arg in args:
+        if arg.startswith("--"):
+            taken = mine if arg.startswith(prefix) else others
+        taken.append(f"--{arg.removeprefix(prefix)}" if arg.startswith(prefix) else arg)
+    return mine, others
 
 
 def _start(options: NewRun) -> int:

@@ -138,9 +138,26 @@ class OptimizerConfig(Config):
     """Largest global gradient norm."""
 
 
+class WorldConfig(Config):
+    """Base of the configuration of a world model, one's own included (docs/extending.md)."""
+
+    batch_size: int
+    """Windows in one world-model batch (B)."""
+    batch_length: int
+    """Steps in one window (T)."""
+    optimizer: OptimizerConfig
+
+    @property
+    def positions(self) -> int | None:
+        """Longest sequence that the model can see; None where there is no limit."""
+        return None
+
+
 @dataclass(frozen=True)
-class WorldModelConfig(Config):
+class WorldModelConfig(WorldConfig):
     """World model: image autoencoder, latent, sequence model, predictors and losses."""
+
+    kind: ClassVar[str] = "storm"
 
     image: ConvConfig = ConvConfig()
     """Image encoder and decoder."""
@@ -178,6 +195,11 @@ class WorldModelConfig(Config):
     batch_length: Annotated[int, AtLeast(2)] = 64
     """Steps in one window (T)."""
 
+    @property
+    def positions(self) -> int:
+        """Longest sequence that the Transformer can see."""
+        return self.sequence.max_length
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """A window fits into the sequence model."""
         longest = self.sequence.max_length
@@ -206,6 +228,8 @@ class ImaginationConfig(Config):
 @dataclass(frozen=True)
 class ActorCriticConfig(Config):
     """Policy and value function, trained on imagined trajectories."""
+
+    kind: ClassVar[str] = "actor_critic"
 
     head: HeadConfig = HeadConfig()
     """Networks of actor and critic."""
@@ -319,12 +343,12 @@ class AgentConfig(Config):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Dreams and acting fit into the sequence model, windows into what has been played."""
-        positions, dreams = self.world_model.sequence.max_length, self.imagination
+        positions, dreams = self.world_model.positions, self.imagination
         dream = dreams.context + dreams.horizon
         limit = f"world_model.sequence.max_length ({positions})"
-        if dream > positions:
+        if positions is not None and dream > positions:
             yield "imagination.horizon", f"context + horizon is {dream}, above {limit}"
-        if self.acting.context > positions:
+        if positions is not None and self.acting.context > positions:
             yield "acting.context", f"is {self.acting.context}, more than {limit}"
         needed = max(self.world_model.batch_length, dreams.context)
         if needed > self.replay.warmup:
@@ -348,6 +372,8 @@ class AgentConfig(Config):
         Nothing ever moved the vector of such a position. Asked of new runs only: what was trained
         before this was checked can still be read.
         """
+        if self.world_model.positions is None:
+            return
         for path, remedy in self._untrained_positions():
             raise UserError(path, remedy)
 

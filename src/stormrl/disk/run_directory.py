@@ -12,7 +12,7 @@ from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
-from stormrl.config.json import CONFIG, config_from_dict
+from stormrl.config.json import CONFIG, Importer, config_from_dict
 from stormrl.config.parts import RunConfig, to_dict
 from stormrl.disk.files import Seal, make_folder, partial, read_json, readable, reason, replace
 from stormrl.disk.pretrained import PREFIX, unpacked
@@ -20,6 +20,7 @@ from stormrl.envs.imports import read_env_id
 from stormrl.errors import UserError
 from stormrl.machine.provenance import provenance
 from stormrl.spaces import Spaces, spaces_from_json
+from stormrl.worlds.own import own_config
 
 LOCK = ".lock"
 DEMONSTRATION = "demonstration.safetensors"
@@ -96,7 +97,7 @@ class RunDirectory:
             raise UserError("run_dir", f"{path} {problem}; give the directory of a stormrl run")
         _refuse_ways_out(path)
         record = _migrated(read_json(path / CONFIG), path / CONFIG)
-        config = config_from_dict(record.get("config"))
+        config = config_from_dict(record.get("config"), own_parts(path, allow_import))
         config = replace_fields(config, env=read_env_id(config.env, path, allow_import))
         spaces = record.get("spaces")
         return cls(
@@ -126,6 +127,15 @@ class RunDirectory:
 def is_pretrained(run: str | Path) -> bool:
     """Whether an agent of the package is meant, and no directory."""
     return str(run).startswith(PREFIX)
+
+
+def own_parts(source: Path, allowed: Sequence[str] = ()) -> Importer:
+    """Who imports the parts that a file in the folder `source` names, by the rules for its game."""
+
+    def imported(kind: str, field: str) -> type:
+        return own_config(read_env_id(kind, source, allowed), field)
+
+    return imported
 
 
 @contextmanager

@@ -79,5 +79,8 @@ def trusted_path(env_id: str) -> Iterator[None]:
 
 def _lies_at_hand(entry: str, source: Path) -> bool:
     """Whether a place to import from is the working directory, the run's, or one in the run's."""
-    place = Path(entry).resolve()
-    return place == Path.cwd() or place.is_relative_to(source.resolve())
+    try:
+        here, place = Path.cwd(), Path(entry).resolve()
+    except FileNotFoundError:  # The working directory has been removed: nothing lies there.
+        return not Path(entry).is_absolute()
+    return place == here or place.is_relative_to(source.resolve())

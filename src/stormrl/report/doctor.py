@@ -218,6 +218,8 @@ def reconstruction_not_falling(history: History) -> Finding | None:
 def latent_collapsed(history: History) -> Finding | None:
     """Posteriors that are all alike agree with any prior: KL zero, and nothing is encoded."""
     entropy = history.late("world_model/posterior_entropy")
+    if math.isnan(entropy):  # A world model without such a latent.
+        return None
     largest = math.log(history.config.agent.world_model.latent.classes)
     if not entropy > BLURRED * largest:
         return None
@@ -391,8 +393,11 @@ CHECKS: tuple[Check, ...] = (
 
 def _guessing(history: History) -> float:
     """KL as a share of what it would be if the prior were uniform."""
+    entropy = history.late("world_model/posterior_entropy")
+    if math.isnan(entropy):  # A world model without such a latent.
+        return math.nan
     latent = history.config.agent.world_model.latent
-    known = math.log(latent.classes) - history.late("world_model/posterior_entropy")
+    known = math.log(latent.classes) - entropy
     return _ratio(history.late("world_model/kl"), latent.categoricals * known)
 
 

@@ -38,6 +38,7 @@ from stormrl.machine.stop import Stopping, never
 from stormrl.runs.agent import Agent
 from stormrl.runs.trainer import Outcome, Trainer, is_scored
 from stormrl.seeds import EVALUATION_SEED
+from stormrl.worlds.own import own_config
 
 Started = Callable[[Trainer], None]
 
@@ -119,7 +120,7 @@ def is_finished(run: RunDirectory, steps: int) -> bool:
 
 def playable(config: RunConfig) -> gymnasium.Env:
     """The run's game. Raises `UserError` if this machine cannot start a run of `config`."""
-    config_from_dict(to_dict(config))  # What cannot be read back must not be written.
+    config_from_dict(to_dict(config), own_config)  # What cannot be read back must not be written.
     device = choose_device(config.device)
     choose_compile(config.compile, device)
     choose_capture(config.cuda_graph, device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -44,6 +44,8 @@ class Lesson(NamedTuple):
 class World(nn.Module, ABC):
     """A world model. Outside its own update it is kept in evaluation mode."""
 
+    config_class: ClassVar[type]
+    """Dataclass of its configuration, whose `kind` names a part of one's own (`module:Class`)."""
     config: Any
     """Has at least `batch_size`, `batch_length` and `optimizer`."""
     spaces: Spaces
