@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from stormrl.acting.actor import Acting, Actor
+from stormrl.acting.game import Game
 from stormrl.acting.run_state import RunState
 from stormrl.disk.tensor_files import check_tensors
 from stormrl.envs import Protocol, restore, snapshot
 from stormrl.errors import UserError
-from stormrl.experience.replay import Replay, Transition
-from stormrl.types import image_tensor, named_leaves, with_leaves
+from stormrl.experience.replay import Replay
+from stormrl.types import named_leaves, with_leaves
 
 ENV = "env."
 """Prefix of the environment's own tensors among the collector's."""
@@ -41,16 +42,12 @@ class Collector:
     def __init__(
         self, env: gymnasium.Env, protocol: Protocol, actor: Actor, replay: Replay, seed: int
     ) -> None:
-        self.env = env
-        self.protocol = protocol
+        self.game = Game(env, protocol)
         self.actor = actor
         self.replay = replay
-        self.env.action_space.seed(seed)
-        self.obs, info = env.reset(seed=seed)
-        self.seed: int = info["episode_seed"]
+        env.action_space.seed(seed)
+        self.game.begin(seed)
         self.carry = actor.begin(1)
-        self.is_first, self.over = True, False
-        self.total, self.length = 0.0, 0
 
     def step(self, random: bool) -> Episode | None:
         """Take one step, at random or as the agent decides; the episode, if it ended here.
@@ -58,37 +55,24 @@ class Collector:
         Raises `EnvironmentFault` if the environment fails; all is then as it was before the step,
         but for the random numbers that it took.
         """
-        if self.over:
-            self._begin_episode()
+        if self.game.over:
+            self.game.begin()
         if random:
-            action, carry = int(self.env.action_space.sample()), self.carry
+            action, carry = int(self.game.action_space.sample()), self.carry
         else:
             action, carry = self.decide()
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.replay.add(self.game.step(action))
         self.carry = carry
-        life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
-        self.replay.add(
-            Transition(
-                obs=self.obs,
-                action=action,
-                reward=float(reward),
-                continues=not (terminated or life_lost),
-                is_first=self.is_first,
-            )
-        )
-        self.obs, self.is_first = obs, False
-        self.total, self.length = self.total + float(reward), self.length + 1
-        self.over = bool(terminated or truncated)
-        return self.episode() if self.over else None
+        return self.episode() if self.game.over else None
 
     def episode(self) -> Episode:
         """The episode in flight as it stands."""
-        return Episode(self.total, self.length, self.seed)
+        return Episode(self.game.total, self.game.length, self.game.seed)
 
     def tensors(self) -> dict[str, Tensor]:
         """Carry, current image and environment, from which `restore` continues mid-episode."""
         tensors = self._own_tensors()
-        for name, array in snapshot(self.env).items():
+        for name, array in snapshot(self.game.env).items():
             tensors[f"{ENV}{name}"] = torch.from_numpy(array)
         return tensors
 
@@ -102,25 +86,21 @@ class Collector:
         own = self._as_named_today(own)
         check_tensors(self._own_tensors(), own, "collector")
         self.carry = with_leaves(self.carry, own, CARRY)
-        self.obs, self.over = own["obs"].numpy(), bool(own["over"])
-        self.is_first, self.seed = state.is_first, state.episode_seed
-        self.total, self.length = float(state.episode_total), state.episode_length
+        game = self.game
+        game.obs, game.over = own["obs"].numpy(), bool(own["over"])
+        game.is_first, game.seed = state.is_first, state.episode_seed
+        game.total, game.length = float(state.episode_total), state.episode_length
         saved = {n.removeprefix(ENV): _array(t) for n, t in tensors.items() if n.startswith(ENV)}
-        if restore(self.env, saved) or self.over:
+        if restore(game.env, saved) or game.over:
             return None
-        self.over = True
-        return self.episode() if self.length else None
+        game.over = True
+        return self.episode() if game.length else None
 
     def decide(self) -> tuple[int, Acting]:
         """The agent's next action, and what it takes along once that is taken."""
-        is_first = torch.tensor([self.is_first], device=self.replay.device)
-        action, carry = self.actor.act(self._image(self.obs), self.carry, is_first)
+        game, device = self.game, self.replay.device
+        action, carry = self.actor.act(game.image(device), self.carry, game.first(device))
         return int(action), carry
-
-    def _begin_episode(self) -> None:
-        self.obs, info = self.env.reset()
-        self.seed = info["episode_seed"]
-        self.is_first, self.over, self.total, self.length = True, False, 0.0, 0
 
     def _as_named_today(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
         """Checkpoints of format 1 kept the world model's carry under another name, and no other."""
@@ -137,12 +117,9 @@ class Collector:
 
     def _own_tensors(self) -> dict[str, Tensor]:
         return named_leaves(self.carry, CARRY) | {
-            "obs": torch.from_numpy(self.obs.copy()),
-            "over": torch.tensor(self.over),
+            "obs": torch.from_numpy(self.game.obs.copy()),
+            "over": torch.tensor(self.game.over),
         }
-
-    def _image(self, obs: np.ndarray) -> Tensor:
-        return image_tensor(obs, self.replay.device).unsqueeze(0)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stormrl.acting.game import Game
 from stormrl.envs import Protocol, make_env, spaces_of
 from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.seeds import UNCOUNTED_SEED
@@ -64,23 +65,21 @@ class RandomPlayer:
 
 
 class _Table:
-    """One environment and the episode it is playing."""
+    """A game and the episode of an evaluation that is played there."""
 
-    def __init__(self, env: gymnasium.Env, limit: int) -> None:
-        self.env, self.limit = env, limit
+    def __init__(self, env: gymnasium.Env, protocol: Protocol) -> None:
+        self.game, self.limit = Game(env, protocol), longest_episode(protocol)
 
     def begin(self, seed: int) -> None:
-        self.obs, _ = self.env.reset(seed=seed)
-        self.seed, self.total, self.length, self.is_first = seed, 0.0, 0, True
+        self.game.begin(seed)
+        self.seed = seed
 
     def step(self, action: int) -> Score | None:
-        self.obs, reward, terminated, truncated, _ = self.env.step(action)
-        self.total, self.length = self.total + float(reward), self.length + 1
-        self.is_first = False
-        ended = bool(terminated or truncated)
-        if not ended and self.length < self.limit:
+        game = self.game
+        game.step(action)
+        if not game.over and game.length < self.limit:
             return None
-        return Score(self.total, self.length, self.seed, cut_short=not ended)
+        return Score(game.total, game.length, self.seed, cut_short=not game.over)
 
 
 def evaluate(
@@ -139,7 +138,7 @@ def _play_all(
     device: torch.device | str,
     stopping: Stopping,
 ) -> list[Score]:
-    tables = [_Table(env, longest_episode(protocol)) for env in envs]
+    tables = [_Table(env, protocol) for env in envs]
     waiting = list(seeds)
     for table in tables:
         table.begin(waiting.pop(0))
@@ -148,7 +147,7 @@ def _play_all(
     while len(scores) < len(seeds):
         if stopping():
             raise Stopped
-        is_first = torch.tensor([table.is_first for table in tables], device=device)
+        is_first = torch.tensor([table.game.is_first for table in tables], device=device)
         # Whatever the agent does between training episodes, evaluation starts each one afresh.
         carry = restart(carry, fresh, is_first)
         action, carry = player.act(
@@ -166,4 +165,4 @@ def _play_all(
 
 
 def _images(tables: Sequence[_Table], device: torch.device | str) -> Tensor:
-    return image_tensor(np.stack([table.obs for table in tables]), device)
+    return image_tensor(np.stack([table.game.obs for table in tables]), device)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from stormrl.commands.flags import parse
+from stormrl.commands.flags import AllowImport, parse
 from stormrl.commands.output import print_facts, print_json, results
 
 WIDTH = 88
@@ -29,6 +29,7 @@ class DoctorOptions:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run, or pretrained:NAME."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -39,7 +40,7 @@ def main(args: Sequence[str]) -> int:
     # Imported late: PyTorch takes longer to load than the help to print.
     from stormrl.report.doctor import examine
 
-    record = examine(options.run)
+    record = examine(options.run, options.allow_import)
     if options.json:
         print_json(record)
     else:

@@ -25,11 +25,12 @@ AllowImport = Annotated[
     tyro.conf.UseAppendAction,
     tyro.conf.arg(
         metavar="MODULE",
-        help="Module of the run's environment that may be imported though it is not installed, "
-        "from the working directory or PYTHONPATH. Its code is executed: allow what you trust.",
+        help="Module of the run's environment, or of a part of one's own, that may be imported "
+        "though it is not installed, from the working directory or PYTHONPATH. Its code is "
+        "executed: allow what you trust.",
     ),
 ]
-"""The flag of every command that plays in the environment that a run names."""
+"""The flag of every command that reads what a run names."""
 
 FLAT = tyro.conf.AvoidSubcommands
 """A union of parts makes no subcommands: its flags are those of the default's type."""

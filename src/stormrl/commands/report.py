@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from stormrl.commands.flags import parse
+from stormrl.commands.flags import AllowImport, parse
 from stormrl.commands.output import messages, print_json, results, say, writing
 
 
@@ -26,6 +26,7 @@ class ReportOptions:
     """Page to write."""
     videos: bool = True
     """Put a dream of each game on the page."""
+    allow_import: AllowImport = ()
     json: bool = False
     """Print nothing but one JSON object on standard output: the figures on the page."""
 
@@ -40,7 +41,7 @@ def main(args: Sequence[str]) -> int:
     console = messages()
     console.quiet = options.json
     with console.status(f"reading {len(options.runs)} runs"):
-        overview = Overview.of(options.runs)
+        overview = Overview.of(options.runs, options.allow_import)
         page = html(overview, options.videos)
     with writing(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stormrl.acting.game import Game
 from stormrl.dreams.env import DreamContext, seen
 from stormrl.envs import PROTOCOLS, action_meanings, make_env
 from stormrl.runs.agent import Agent
-from stormrl.types import image_tensor
 
 LEAD = 24
 """Steps, at most, that the agent plays before a context begins."""
@@ -29,17 +29,33 @@ class RealGame:
 
     def __init__(self, agent: Agent, seed: int, context: int) -> None:
         # Whatever the protocol says of training, every reset shows another game.
-        self.protocol = replace(PROTOCOLS[agent.config.protocol], fixed_seed_at_reset=False)
-        self.env = make_env(agent.config.env, self.protocol)
-        self.words = action_meanings(self.env)
+        protocol = replace(PROTOCOLS[agent.config.protocol], fixed_seed_at_reset=False)
+        env = make_env(agent.config.env, protocol)
+        self.game = Game(env, protocol)
+        self.words = action_meanings(env)
         self.agent = agent
         self.seed = seed
         self.length = context
         self.rng = np.random.default_rng(seed)
 
+    @property
+    def obs(self) -> np.ndarray:
+        """What is seen now."""
+        return self.game.obs
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended."""
+        return self.game.over
+
+    @property
+    def terminated(self) -> bool:
+        """Whether it has ended in the game, not at a limit."""
+        return self.game.terminated
+
     def close(self) -> None:
         """Free the emulator."""
-        self.env.close()
+        self.game.close()
 
     def reset(self) -> None:
         """Another episode, at a moment that has `context` frames to look back on."""
@@ -60,11 +76,8 @@ class RealGame:
     def step(self, action: int) -> None:
         """Take one step and look at what it led to."""
         self.carry = self.carry._replace(action=torch.full_like(self.carry.action, action))
-        self.obs, reward, terminated, truncated, info = self.env.step(action)
-        life_lost = info["life_lost"] and self.protocol.life_loss == "termination"
-        self.reward, self.action = float(reward), action
-        self.continues = float(not (terminated or life_lost))
-        self.terminated, self.over = bool(terminated), bool(terminated or truncated)
+        done = self.game.step(action)
+        self.reward, self.action, self.continues = done.reward, action, float(done.continues)
         self.total, self.steps = self.total + self.reward, self.steps + 1
         self.frames.append(self.obs)
         self.actions.append(action)
@@ -75,25 +88,21 @@ class RealGame:
         return DreamContext(np.stack(self.frames), np.array(self.actions, np.int64)[1:])
 
     def _begin(self) -> None:
-        self.obs, _ = self.env.reset(seed=self.seed)
+        self.game.begin(self.seed)
         self.seed += 1
-        self.carry, self.begins = self.agent.actor.begin(1), True
+        self.carry = self.agent.actor.begin(1)
         self.frames = deque([self.obs], self.length)
         # As long as the frames: the first one has led to the first frame, or is none.
         self.actions = deque([-1], self.length)
         self.reward, self.continues, self.action = 0.0, 1.0, -1
-        self.terminated = self.over = False
         self.total, self.steps = 0.0, 0
         self._look()
 
     def _look(self) -> None:
-        is_first = torch.tensor([self.begins], device=self.agent.device)
-        actor, self.begins = self.agent.actor, False
-        view, opinion, self.carry = actor.look(self._image(), self.carry, is_first, self._uniform)
+        actor, device = self.agent.actor, self.agent.device
+        now = self.game.image(device), self.carry, self.game.first(device)
+        view, opinion, self.carry = actor.look(*now, self._uniform)
         self.info: dict[str, Any] = seen(view, opinion) | {"continues": self.continues}
-
-    def _image(self) -> Tensor:
-        return image_tensor(self.obs, self.agent.device).unsqueeze(0)
 
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.from_numpy(self.rng.random(tuple(shape), np.float32)).to(self.agent.device)

@@ -113,12 +113,13 @@ def diagnose(history: History) -> list[Finding]:
     return [finding for finding in findings if finding is not None]
 
 
-def examine(run: str | Path) -> dict[str, Any]:
+def examine(run: str | Path, allow_import: Sequence[str] = ()) -> dict[str, Any]:
     """All that the doctor has to say of a run, ready for JSON.
 
+    allow_import: as of `RunDirectory.open`.
     Raises `UserError` if the run cannot be read.
     """
-    directory = RunDirectory.open(run)
+    directory = RunDirectory.open(run, allow_import)
     history = History.read(directory)
     findings = diagnose(history)
     return {

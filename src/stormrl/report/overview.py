@@ -27,9 +27,9 @@ class Overview:
     standings: list[VariantStanding]
 
     @classmethod
-    def of(cls, paths: Sequence[Path]) -> Overview:
+    def of(cls, paths: Sequence[Path], allow_import: Sequence[str] = ()) -> Overview:
         """Read runs and compare their scores. Raises `UserError` if none of them can be read."""
-        runs, unreadable = read_runs(paths)
+        runs, unreadable = read_runs(paths, allow_import)
         if not runs:
             raise UserError("RUN", _nothing(unreadable))
         groups = grouped(runs)

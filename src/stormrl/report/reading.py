@@ -100,17 +100,22 @@ class Unreadable(NamedTuple):
     problem: str
 
 
-def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Unreadable]]:
-    """What is in these directories; none of them raises."""
-    found = [read_run(path) for path in paths]
+def read_runs(
+    paths: Sequence[Path], allow_import: Sequence[str] = ()
+) -> tuple[list[Run], list[Unreadable]]:
+    """What is in these directories; none of them raises.
+
+    allow_import: as of `RunDirectory.open`.
+    """
+    found = [read_run(path, allow_import) for path in paths]
     runs = [run for run in found if isinstance(run, Run)]
     return runs, [run for run in found if isinstance(run, Unreadable)]
 
 
-def read_run(path: Path) -> Run | Unreadable:
+def read_run(path: Path, allow_import: Sequence[str] = ()) -> Run | Unreadable:
     """A run, an agent `pretrained:NAME` among them, or why its directory is none."""
     try:
-        directory = RunDirectory.open(path)
+        directory = RunDirectory.open(path, allow_import)
         record = read_json(directory.path / CONFIG)
     except UserError as error:
         return Unreadable(printable(path.name), printable(str(error)))

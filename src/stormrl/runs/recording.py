@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from stormrl.acting.evaluate import Player, RandomPlayer, longest_episode
+from stormrl.acting.game import Game
 from stormrl.disk.run_directory import is_pretrained
 from stormrl.envs import Protocol, action_meanings, make_env
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
+from stormrl.experience.replay import Transition
 from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.runs.agent import Agent
-from stormrl.types import Carry, image_tensor
+from stormrl.types import Carry
 
 CONSTANT = "constant:"
 
@@ -126,31 +128,20 @@ def _play(
     device: str,
     stopping: Stopping,
 ) -> RecordedEpisode:
-    obs, _ = env.reset(seed=seed)
-    carry = player.begin(1)
-    seen, actions, rewards, continues = [obs], [], [], []
-    terminated = truncated = False
-    while not (terminated or truncated):
+    game, carry = Game(env, protocol), player.begin(1)
+    game.begin(seed)
+    seen, steps = [game.obs], list[Transition]()
+    while not game.over and game.length < longest_episode(protocol):
         if stopping():
             raise Stopped
-        is_first = torch.tensor([not actions], device=device)
-        choice, carry = player.act(_image(obs, device), carry, is_first)
-        obs, reward, terminated, truncated, info = env.step(int(choice))
-        life_lost = info["life_lost"] and protocol.life_loss == "termination"
-        seen.append(obs)
-        actions.append(int(choice))
-        rewards.append(reward)
-        continues.append(not (terminated or life_lost))
-        truncated = truncated or len(actions) >= longest_episode(protocol)
+        choice, carry = player.act(game.image(device), carry, game.first(device))
+        steps.append(game.step(int(choice)))
+        seen.append(game.obs)
     return RecordedEpisode(
         seed=seed,
         obs=np.stack(seen),
-        action=np.array(actions, np.int64),
-        reward=np.array(rewards, np.float32),
-        continues=np.array(continues, np.float32),
-        end="terminated" if terminated else "truncated",
+        action=np.array([step.action for step in steps], np.int64),
+        reward=np.array([step.reward for step in steps], np.float32),
+        continues=np.array([step.continues for step in steps], np.float32),
+        end="terminated" if game.terminated else "truncated",
     )
-
-
-def _image(obs: np.ndarray, device: str) -> Tensor:
-    return image_tensor(obs, device).unsqueeze(0)

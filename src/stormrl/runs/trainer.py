@@ -227,7 +227,7 @@ class Trainer:
 
     def _is_whole(self) -> bool:
         """Whether environment, replay and agent are at the end of one and the same step."""
-        taken = len(self.env.get_wrapper_attr("actions")) == self.collector.length
+        taken = len(self.env.get_wrapper_attr("actions")) == self.collector.game.length
         return not self._half_done and taken and self.replay.added == self.step
 
     def _saved_text(self, error: BaseException) -> str:
@@ -243,10 +243,10 @@ class Trainer:
             step=self.step,
             trained_steps=self.ratios[0].steps,
             elapsed_s=self.recorder.wall_s,
-            is_first=self.collector.is_first,
-            episode_total=self.collector.total,
-            episode_length=self.collector.length,
-            episode_seed=self.collector.seed,
+            is_first=self.collector.game.is_first,
+            episode_total=self.collector.game.total,
+            episode_length=self.collector.game.length,
+            episode_seed=self.collector.game.seed,
             metric_counts=self.metrics.counts,
             replay=replay,
             histories=self.recorder.positions(),
