@@ -24,6 +24,8 @@ from stormrl.learning.learner import Learner
 from stormrl.learning.state import learner_tensors
 from stormrl.machine.device import Backend
 from stormrl.types import Batch
+from stormrl.worlds.latent import WorldModel
+from stormrl.worlds.protocol import Group, Lesson
 
 AVERAGES = {
     "world_model": ("running_mean", "running_var", "num_batches_tracked"),
@@ -309,3 +311,42 @@ def test_noise_has_the_shapes_that_the_updates_ask_for() -> None:
     assert noise.action.shape == (rollouts, config.imagination.horizon)
     numbers = (*noise.start, noise.steps, noise.action)
     assert all(float(x.min()) >= 0 and float(x.max()) < 1 for x in numbers)
+
+
+class TwoGroups(WorldModel):
+    """Encoder and decoder have an optimizer of their own."""
+
+    def groups(self) -> dict[str, Group]:
+        images = [*self.encoder.parameters(), *self.decoder.parameters()]
+        others = [p for p in self.parameters() if all(p is not image for image in images)]
+        slow = replace(self.config.optimizer, learning_rate=1e-5)
+        return {"images": Group(images, slow), "world": Group(others, self.config.optimizer)}
+
+    def loss(self, batch: Batch, noise: Tensor) -> Lesson:
+        losses, metrics, seen = super().loss(batch, noise)
+        half = losses["world"] / 2
+        return Lesson({"images": half, "world": half}, metrics, seen)
+
+
+def test_groups_of_parameters_have_optimizers_of_their_own(monkeypatch) -> None:
+    monkeypatch.setattr("stormrl.worlds.build.WorldModel", TwoGroups)
+    model, batch = learner(), random_batch()
+    world = model.world_model
+    before = {name: p.detach().clone() for name, p in world.named_parameters()}
+    model.learn_world(batch, posterior_noise(batch))
+    moved = {n: float((p.detach() - before[n]).abs().max()) for n, p in world.named_parameters()}
+    # Adam's first step is its rate.
+    assert moved["decoder.stem.weight"] == pytest.approx(1e-5, rel=0.05)
+    assert moved["reward_head.0.weight"] == pytest.approx(1e-4, rel=0.05)
+    assert {"images_optimizer", "world_optimizer"} < learner_tensors(model).keys()
+
+
+def test_no_group_is_moved_if_the_gradient_of_one_is_not_finite(monkeypatch) -> None:
+    monkeypatch.setattr("stormrl.worlds.build.WorldModel", TwoGroups)
+    model, batch = learner(), random_batch()
+    model.world_model.sequence.norm.weight.register_hook(lambda gradient: gradient * torch.nan)
+    before = {name: p.detach().clone() for name, p in model.world_model.named_parameters()}
+    metrics = model.learn_world(batch, posterior_noise(batch))
+    assert metrics["skipped"] == 1
+    for name, parameter in model.world_model.named_parameters():
+        assert torch.equal(parameter, before[name]), name

@@ -61,13 +61,14 @@ class Mind(ABC):
 
 
 class WindowMind(Mind):
-    """The mind of any world model, by the verbs of its protocol: dreams start anew in real windows.
+    """The mind of any world model, by the verbs of its protocol: dreams start in windows of frames.
 
-    Knows no temperature: what a world model draws is its own matter.
+    After `room` dreamt steps the dream starts anew, in the pictures of what was dreamt last. Knows
+    no temperature: what a world model draws is its own matter.
     """
 
-    def __init__(self, world: World, limit: int) -> None:
-        self.world, self.limit = world, limit
+    def __init__(self, world: World, limit: int, room: int = 16) -> None:
+        self.world, self.limit, self.room = world, limit, room
 
     @torch.no_grad()
     def begin(self, obs: Tensor, action: Tensor, uniform: Uniform) -> None:
@@ -87,7 +88,7 @@ class WindowMind(Mind):
         if self._dreaming is None:
             windows = self._window()
             start, _ = self.world.dream_noise(1, windows.action.shape[1], 1, uniform)
-            self._next = self.world.start(windows, 1, start)
+            self._next, self._left = self.world.start(windows, self.room, start), self.room
         else:
             _, steps = self.world.dream_noise(1, 0, 1, uniform)
             self._next = self.world.dream(self._dreaming, chosen, steps[:, 0])
@@ -103,7 +104,11 @@ class WindowMind(Mind):
     @torch.no_grad()
     def dream(self, uniform: Uniform, temperature: float = 1.0) -> None:
         """Adopts the dreamt step."""
-        self._dreaming, self.view = self._next
+        carry, self.view = self._next
+        pictures = self.world.decode(self.view).clamp(0, 1) * 255
+        self._frames.append(pictures.round().to(torch.uint8))
+        self._left -= 1
+        self._dreaming = carry if self._left else None
 
     def _see(self, obs: Tensor, action: Tensor, first: bool, uniform: Uniform) -> None:
         world = self.world
