@@ -44,6 +44,7 @@ from stormrl.nn.functional import symlog, two_hot_cross_entropy, two_hot_positio
 from stormrl.nn.layers import FOR_CPU
 from stormrl.nn.precision import compute_dtype
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
+from stormrl.types import View
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.transformer import Transformer, episode_mask
 
@@ -342,7 +343,7 @@ def shared_states(config: AgentConfig) -> Decision:
     return Decision(
         "states converted once for three networks",
         lambda: run(torch.cat([z, h], dim=-1)),
-        lambda: run(state(z, h)),
+        lambda: run(state(View(z, h))),
         tolerance=0.02,
     )
 

@@ -65,10 +65,10 @@ COMMAND_LINES = st.tuples(
 ).map(lambda parts: [parts[0], *parts[1], *(token for tokens in parts[2] for token in tokens)])
 
 WORK = (
-    "runs._train",
-    "recording._play",
+    "runs.whole._train",
+    "runs.recording._play",
     "bench.apart.bench_apart",
-    "demo.demonstrate",
+    "runs.demo.demonstrate",
     "envs.check_env",
 )
 """What takes long; a command line that gets there has been understood."""

@@ -176,7 +176,8 @@ def test_every_field_of_a_run_has_a_flag() -> None:
                 leaves.add(dotted.replace("_", "-"))
 
     collect(config, "")
-    assert set(flags(NewRun)) - leaves == {"run-dir", "resume", "allow-import", "json"}
+    of_the_command = {"run-dir", "resume", "allow-import", "json", "wandb", "world", "agent"}
+    assert set(flags(NewRun)) - leaves == of_the_command
     assert leaves <= set(flags(NewRun))
 
 

@@ -15,7 +15,8 @@ PACKAGE = Path(stormrl.__file__).parent
 LAYERS = (
     ("errors", "seeds", "types"),
     ("spaces",),
-    ("config", "envs", "pictures"),
+    ("config", "pictures"),
+    ("envs",),
     ("nn",),
     ("machine", "worlds"),
     ("agents", "disk"),

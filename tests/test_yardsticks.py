@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_what_was_found_is_read_under_its_protocol_alone() -> None:
 
 
 def test_the_table_of_the_package_is_what_was_packed() -> None:
-    path = Path(held_actions.__file__).parent / "data" / "held_actions.json"
+    path = resources.files("stormrl") / "data" / "held_actions.json"
     record = json.loads(path.read_text())
     for game, best in record["games"].items():
         found = held_action(f"ALE/{game}-v5", record["protocol"])

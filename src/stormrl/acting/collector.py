@@ -47,6 +47,8 @@ class Collector:
         self.replay = replay
         env.action_space.seed(seed)
         self.game.begin(seed)
+        self.stored = 0
+        """Steps of the episode in flight that are in replay: all, but in the middle of a step."""
         self.carry = actor.begin(1)
 
     def step(self, random: bool) -> Episode | None:
@@ -57,12 +59,13 @@ class Collector:
         """
         if self.game.over:
             self.game.begin()
+            self.stored = 0
         if random:
             action, carry = int(self.game.action_space.sample()), self.carry
         else:
             action, carry = self.decide()
         self.replay.add(self.game.step(action))
-        self.carry = carry
+        self.carry, self.stored = carry, self.game.length
         return self.episode() if self.game.over else None
 
     def episode(self) -> Episode:
@@ -90,6 +93,7 @@ class Collector:
         game.obs, game.over = own["obs"].numpy(), bool(own["over"])
         game.is_first, game.seed = state.is_first, state.episode_seed
         game.total, game.length = float(state.episode_total), state.episode_length
+        self.stored = game.length
         saved = {n.removeprefix(ENV): _array(t) for n, t in tensors.items() if n.startswith(ENV)}
         if restore(game.env, saved) or game.over:
             return None

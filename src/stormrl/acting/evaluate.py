@@ -15,7 +15,7 @@ from stormrl.acting.game import Game
 from stormrl.envs import Protocol, make_env, spaces_of
 from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.seeds import UNCOUNTED_SEED
-from stormrl.types import Carry, image_tensor, restart
+from stormrl.types import Carry, clone, image_tensor, restart
 
 PARALLEL = 8
 
@@ -143,7 +143,8 @@ def _play_all(
     for table in tables:
         table.begin(waiting.pop(0))
     scores: list[Score] = []
-    fresh = carry = player.begin(len(tables))
+    fresh = player.begin(len(tables))
+    carry = clone(fresh)
     while len(scores) < len(seeds):
         if stopping():
             raise Stopped

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from gymnasium import spaces
 
+from stormrl.config.imports import ForeignId
 from stormrl.envs import DEFAULT_PROTOCOL, PROTOCOLS, action_meanings, make_env
-from stormrl.envs.imports import ForeignEnvId
 from stormrl.envs.make import IMAGE_SIZE, find_spec
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
@@ -42,7 +42,7 @@ def export_minari(recording: Recording, dataset_id: str) -> None:
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 buffers,
-                env=find_spec(ForeignEnvId(recording.env, Path.cwd())),
+                env=find_spec(ForeignId(recording.env, Path.cwd())),
                 algorithm_name=recording.policy,
                 description=f"{recording.env} under protocol {recording.protocol} of stormrl",
                 observation_space=images,
@@ -151,7 +151,7 @@ def _resized(image: np.ndarray) -> np.ndarray:
 def _env_of(dataset: Any, dataset_id: str) -> str:
     if dataset.env_spec is None:
         raise UserError("env", f"{dataset_id} does not name its game; give the game's id")
-    return ForeignEnvId(dataset.env_spec.id, Path.cwd())
+    return ForeignId(dataset.env_spec.id, Path.cwd())
 
 
 def _actions(env_id: str, protocol: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
@@ -37,9 +37,15 @@ FLAT = tyro.conf.AvoidSubcommands
 
 
 def parse(
-    options: type[Options], args: Sequence[str], prog: str, default: Options | None = None
+    options: type[Options],
+    args: Sequence[str],
+    prog: str,
+    default: Options | None = None,
+    completed: Callable[[Options], Options] = lambda parsed: parsed,
 ) -> Options:
     """The options that `args` set, the others as in `default`; `--help` prints and exits.
+
+    completed: what is not set by flags, put in before anything is validated.
 
     A field that may hold one of several parts has the flags of the one that stands there by
     default. Raises `UserError` for a flag that is unknown, missing, or has a value it cannot have.
@@ -51,7 +57,7 @@ def parse(
         raise _mistake(event, chosen, args)
 
     with on_mistake(refuse), unchecked():
-        parsed = tyro.cli(options, args=args, prog=prog, config=(FLAT,), **given)
+        parsed = completed(tyro.cli(options, args=args, prog=prog, config=(FLAT,), **given))
     try:
         validate(parsed)
     except UserError as error:
@@ -100,7 +106,8 @@ def flags(options: Any, prefix: str = "") -> Iterator[str]:
     Of an instance, those of the parts that it is made of.
     """
     for name, hint in hints(_class(options)).items():
-        flag, part = prefix + name.replace("_", "-"), _part(options, name)
+        part = _part(options, name)
+        flag = prefix + _named(hint, name).replace("_", "-")
         if part is None:
             yield flag
         else:
@@ -123,6 +130,12 @@ def _default(options: type, name: str) -> Any:
     field = options.__dataclass_fields__[name]
     make = field.default_factory
     return field.default if make is dataclasses.MISSING else make()
+
+
+def _named(hint: Any, name: str) -> str:
+    """What a field's flag is called: like the field, unless its annotation says otherwise."""
+    extras = getattr(hint, "__metadata__", ())
+    return next((extra.name for extra in extras if getattr(extra, "name", None)), name)
 
 
 def _is_unnamed(hint: Any) -> bool:

@@ -92,8 +92,11 @@ def main(args: Sequence[str]) -> int:
     own, args = _own_parts(choice, args)
     with unchecked():  # The game is yet to be given.
         default = NewRun(env=tyro.MISSING, preset=choice.preset, size=choice.size, agent=agent)
-    options = parse(NewRun, args, PROG, default)
-    return _start(replace(options, agent=replace(options.agent, **own)))
+
+    def completed(options: NewRun) -> NewRun:
+        return replace(options, agent=replace(options.agent, **own))
+
+    return _start(parse(NewRun, args, PROG, default, completed))
 
 
 def _own_parts(choice: TrainChoice, args: Sequence[str]) -> tuple[dict[str, Any], Sequence[str]]:
@@ -105,8 +108,18 @@ def _own_parts(choice: TrainChoice, args: Sequence[str]) -> tuple[dict[str, Any]
         from stormrl.worlds.own import own_config
 
         mine, args = _split(args, f"--{name.replace('_', '-')}.")
-        own[name] = parse(own_config(kind, name), mine, PROG)
+        own[name] = _parsed(own_config(kind, name), mine, name)
     return own, args
+
+
+def _parsed(config: type, args: Sequence[str], name: str) -> Any:
+    """A configuration of one's own, whose mistakes are named by their whole path."""
+    try:
+        return parse(config, args, PROG)
+    except UserError as error:
+        if error.field.startswith("--"):
+            raise
+        raise UserError(f"{name}.{error.field}", error.message) from None
 
 
 def _split(args: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
@@ -115,9 +128,12 @@ def _split(args: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
     others: list[str] = []
     taken = others
     for arg in args:
+        name, equals, value = arg.partition("=")
+        flag = name.replace("_", "-")
         if arg.startswith("--"):
-            taken = mine if arg.startswith(prefix) else others
-        taken.append(f"--{arg.removeprefix(prefix)}" if arg.startswith(prefix) else arg)
+            taken = mine if flag.startswith(prefix) else others
+        own = f"--{flag.removeprefix(prefix)}{equals}{value}"
+        taken.append(own if flag.startswith(prefix) else arg)
     return mine, others
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,14 +182,15 @@ def steps(run: str | Path) -> list[int]:
 
 
 def layouts(run: str | Path, group: str) -> dict[str, tensor_files.Layout]:
-    """What the tensors of a group are, by the header of the newest checkpoint's file alone.
+    """What the tensors of a group are, by the header of the newest file of theirs that is good.
 
-    Raises `UserError` if there is no checkpoint, or none with such a file.
+    Raises `UserError` if there is none.
     """
     found = _found(Path(run))
-    if not found:
-        raise UserError("run_dir", f"{run} holds no checkpoint yet; let it train until it does")
-    return tensor_files.layouts(found[max(found)] / f"{group}.safetensors")
+    for step in sorted(found, reverse=True):
+        with suppress(UserError):
+            return tensor_files.layouts(found[step] / f"{group}.safetensors")
+    raise UserError("run_dir", f"{run} holds no usable checkpoint yet; let it train until it does")
 
 
 def states(run: str | Path) -> list[State]:

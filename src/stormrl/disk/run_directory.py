@@ -12,11 +12,11 @@ from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
+from stormrl.config.imports import read_id
 from stormrl.config.json import CONFIG, Importer, config_from_dict
 from stormrl.config.parts import RunConfig, to_dict
 from stormrl.disk.files import Seal, make_folder, partial, read_json, readable, reason, replace
 from stormrl.disk.pretrained import PREFIX, unpacked
-from stormrl.envs.imports import read_env_id
 from stormrl.errors import UserError
 from stormrl.machine.provenance import provenance
 from stormrl.spaces import Spaces, spaces_from_json
@@ -96,9 +96,9 @@ class RunDirectory:
             problem = f"has no {CONFIG}" if path.exists() else "does not exist"
             raise UserError("run_dir", f"{path} {problem}; give the directory of a stormrl run")
         _refuse_ways_out(path)
-        record = _migrated(read_json(path / CONFIG), path / CONFIG)
+        record = migrated(read_json(path / CONFIG), path / CONFIG)
         config = config_from_dict(record.get("config"), own_parts(path, allow_import))
-        config = replace_fields(config, env=read_env_id(config.env, path, allow_import))
+        config = replace_fields(config, env=read_id(config.env, path, allow_import))
         spaces = record.get("spaces")
         return cls(
             path,
@@ -133,7 +133,7 @@ def own_parts(source: Path, allowed: Sequence[str] = ()) -> Importer:
     """Who imports the parts that a file in the folder `source` names, by the rules for its game."""
 
     def imported(kind: str, field: str) -> type:
-        return own_config(read_env_id(kind, source, allowed), field)
+        return own_config(read_id(kind, source, allowed), field)
 
     return imported
 
@@ -225,7 +225,8 @@ def _creatable(path: Path) -> Iterator[None]:
         raise UserError("run_dir", message) from None
 
 
-def _migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
+def migrated(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a config.json, as it is written today. Raises `UserError` if it is not one."""
     version = record.get("format")
     if type(version) is not int:
         raise UserError("format", f"is missing in {path}; give the directory of a stormrl run")

@@ -34,7 +34,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
     A reset takes one of `contexts`, or `options={"context": DreamContext(...)}`, and shows its
     last frame as it really was; every later frame is decoded from a draw of the prior. A dream
     longer than the windows of training is dreamt on in windows of half that length or more
-    (`stormrl.worlds.mind`). All draws come from the environment's own generator: seed, context,
+    (`stormrl.worlds.stream`). All draws come from the environment's own generator: seed, context,
     actions and temperature decide the whole dream.
 
     Every `info` holds
@@ -88,7 +88,10 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins at a real frame, uint8 [64, 64, 3]: of `options["context"]`, or of any context."""
+        """Begins at a real frame, uint8 [height, width, channels].
+
+        It is the last one of `options["context"]`, or of any context.
+        """
         super().reset(seed=seed)
         context = (options or {}).get("context") or self._any_context()
         frames = image_tensor(context.obs, self.device)
@@ -126,7 +129,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
     def _info(self, continues: float) -> dict[str, Any]:
         view = self.mind.view
         opinion = Opinion(torch.full((1, self.actions), 1 / self.actions))
-        if self.actor_critic is not None and (view.known is None or bool(view.known)):
+        if self.actor_critic is not None:
             opinion, self.habit = self.actor_critic.opinion(view, self.habit)
         return seen(view, opinion) | {"continues": continues, "dreamt": self.dreamt}
 
@@ -146,7 +149,9 @@ def seen(view: View, opinion: Opinion) -> dict[str, Any]:
     """
     known = view.known is None or bool(view.known)
     value = float(opinion.value) if known and opinion.value is not None else np.nan
-    info: dict[str, Any] = {"value": value, "policy": opinion.probabilities[0].cpu().numpy()}
+    policy = opinion.probabilities[0].cpu().numpy()
+    policy = policy if known else np.full_like(policy, 1 / len(policy))
+    info: dict[str, Any] = {"value": value, "policy": policy}
     if view.belief is None or view.z is None:
         return info
     classes = view.z.unflatten(-1, view.belief.shape[1:])[0].argmax(-1)

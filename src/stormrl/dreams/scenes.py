@@ -172,7 +172,7 @@ def _dream(
         course.frames[t], course.reward[t], _, _, info = env.step(act(t - 1, info))
         course.continues[t], course.value[t] = info["continues"], info["value"]
         course.kl[t] = np.nan
-        if beliefs:
+        if t < len(beliefs) and "probabilities" in info:
             prior = torch.from_numpy(info["probabilities"]).to(beliefs[t].device)
             course.kl[t] = float(categorical_kl(beliefs[t], prior))
     return course

@@ -8,8 +8,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import ResizeObservation
 
+from stormrl.config.imports import ForeignId, import_for, is_missing, trusted_path
 from stormrl.envs.atari import is_atari, make_atari
-from stormrl.envs.imports import ForeignEnvId, import_for, is_missing, trusted_path
 from stormrl.envs.lives import LifeLost
 from stormrl.envs.protocols import Protocol
 from stormrl.envs.snapshots import Replayable
@@ -117,13 +117,13 @@ def _import(env_id: str, module: str) -> None:
         import_for(env_id, module)
     # An empty or relative module name is a ValueError or a TypeError.
     except (ImportError, ValueError, TypeError) as error:
-        if isinstance(env_id, ForeignEnvId) and is_missing(module, error):
+        if isinstance(env_id, ForeignId) and is_missing(module, error):
             raise _not_allowed(env_id, module) from None
         remedy = "install the package, or put its folder on PYTHONPATH"
         raise UserError("env", f"cannot import {module!r} ({error}); {remedy}") from error
 
 
-def _not_allowed(env_id: ForeignEnvId, module: str) -> UserError:
+def _not_allowed(env_id: ForeignId, module: str) -> UserError:
     elsewhere = "and what a run names is imported from nowhere else unless you allow it"
     remedy = f"if you trust it, add --allow-import {module}"
     named = f"{module!r}, named by {env_id.source}, is not imported: it is not installed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,16 +15,18 @@ from torch import Tensor, nn
 from stormrl.acting.actor import Actor
 from stormrl.agents.build import build_agent
 from stormrl.config.parts import AgentConfig, OptimizerConfig
+from stormrl.errors import UserError
 from stormrl.experience.replay import Replay, joined
 from stormrl.learning.imagination import Imagination
 from stormrl.machine.device import Backend
 from stormrl.spaces import Spaces
 from stormrl.types import Batch, Noise, Trajectory
 from stormrl.worlds.build import build_world
-from stormrl.worlds.protocol import rollout_noise
+from stormrl.worlds.protocol import Group, World, rollout_noise
 
 Metrics = dict[str, Tensor]
 
+_GROUP = re.compile(r"[a-z][a-z0-9_]*")
 _NORM_EPSILON = 1e-6  # that of torch.nn.utils.clip_grad_norm_
 
 
@@ -53,7 +56,7 @@ class Learner:
         world = build_world(config, spaces, backend.device)
         self.world_model = world.to(backend.device).eval()
         self.actor_critic = build_agent(config, self.world_model).to(backend.device)
-        self.groups = self.world_model.groups()
+        self.groups = checked_groups(self.world_model)
         self.world_optimizers = {
             name: _adam(group.parameters, group.optimizer, backend)
             for name, group in self.groups.items()
@@ -63,6 +66,10 @@ class Learner:
         self.imagination = Imagination(
             self.world_model, self.actor_critic, config.imagination, backend.compile
         )
+        if config.imagination.dreams_from == "posteriors":
+            # A world model without branches is refused now, not when the first update is due.
+            length, horizon = config.world_model.batch_length, config.imagination.horizon
+            self.world_model.branches(length, horizon)
         self._world_loss = backend.compile(self.world_model.loss)
         self._agent_loss = backend.compile(self.actor_critic.loss)
 
@@ -169,6 +176,24 @@ class Learner:
             return batch
         windows = self.config.demonstration.world_model_windows
         return joined(batch, demonstration.sample(windows, config.batch_length))
+
+
+def checked_groups(world: World) -> dict[str, Group]:
+    """The optimizer groups of a world model.
+
+    Raises `UserError` unless their names can be those of files and every parameter is in one.
+    """
+    groups = world.groups()
+    for name in groups:
+        if not _GROUP.fullmatch(name) or name == "agent":
+            remedy = "give letters, digits and _, not `agent`"
+            raise UserError("world", f"{type(world).__name__} calls a group {name!r}; {remedy}")
+    grouped = [id(p) for group in groups.values() for p in group.parameters]
+    wanted = {id(p) for p in world.parameters() if p.requires_grad}
+    if len(grouped) != len(set(grouped)) or set(grouped) != wanted:
+        remedy = "put every parameter that is trained into one group"
+        raise UserError("world", f"groups of {type(world).__name__} overlap or lack some; {remedy}")
+    return groups
 
 
 def _named(part: str, update: Callable[[Replay, Replay | None], Metrics]) -> Update:

@@ -13,7 +13,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stormrl.config.parts import RunConfig
+from stormrl.config.parts import ActorCriticConfig, RunConfig, WorldModelConfig
 from stormrl.disk.jsonlines import is_number, read_jsonlines
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.disk.run_files import EPISODES, METRICS
@@ -219,9 +219,10 @@ def reconstruction_not_falling(history: History) -> Finding | None:
 def latent_collapsed(history: History) -> Finding | None:
     """Posteriors that are all alike agree with any prior: KL zero, and nothing is encoded."""
     entropy = history.late("world_model/posterior_entropy")
-    if math.isnan(entropy):  # A world model without such a latent.
+    world_model = history.config.agent.world_model
+    if not isinstance(world_model, WorldModelConfig):
         return None
-    largest = math.log(history.config.agent.world_model.latent.classes)
+    largest = math.log(world_model.latent.classes)
     if not entropy > BLURRED * largest:
         return None
     return Finding(
@@ -308,7 +309,10 @@ def agent_never_updated(history: History) -> Finding | None:
 
 def critic_not_learning(history: History) -> Finding | None:
     """A critic that stays as it was drawn says that the agent's optimizer moves nothing."""
-    uniform = math.log(history.config.agent.actor_critic.two_hot.bins)
+    actor_critic = history.config.agent.actor_critic
+    if not isinstance(actor_critic, ActorCriticConfig):
+        return None
+    uniform = math.log(actor_critic.two_hot.bins)
     loss = history.late("agent/value")
     if not loss > UNTRAINED * uniform:
         return None
@@ -395,9 +399,10 @@ CHECKS: tuple[Check, ...] = (
 def _guessing(history: History) -> float:
     """KL as a share of what it would be if the prior were uniform."""
     entropy = history.late("world_model/posterior_entropy")
-    if math.isnan(entropy):  # A world model without such a latent.
+    world_model = history.config.agent.world_model
+    if not isinstance(world_model, WorldModelConfig):
         return math.nan
-    latent = history.config.agent.world_model.latent
+    latent = world_model.latent
     known = math.log(latent.classes) - entropy
     return _ratio(history.late("world_model/kl"), latent.categoricals * known)
 

@@ -34,7 +34,7 @@ class Variant(NamedTuple):
         return cls(config.preset, config.size, protocol, config.steps, changes(run))
 
 
-class Game(NamedTuple):
+class GameRuns(NamedTuple):
     """The runs of one variant on one game."""
 
     name: str
@@ -49,7 +49,7 @@ class Game(NamedTuple):
         return [run.evaluation.mean for run in self.runs if run.evaluation is not None]
 
 
-def grouped(runs: Sequence[Run]) -> list[Game]:
+def grouped(runs: Sequence[Run]) -> list[GameRuns]:
     """By variant and game; variants in the order in which they come, games as published."""
     labels = labelled(runs)
     groups: dict[tuple[str, str], list[Run]] = {}
@@ -58,7 +58,7 @@ def grouped(runs: Sequence[Run]) -> list[Game]:
     order = {label: index for index, label in enumerate(dict.fromkeys(labels.values()))}
     known = {game: index for index, game in enumerate(games())}
     return sorted(
-        (Game(game, label, members) for (label, game), members in groups.items()),
+        (GameRuns(game, label, members) for (label, game), members in groups.items()),
         key=lambda group: (order[group.variant], known.get(group.name, len(known)), group.name),
     )
 

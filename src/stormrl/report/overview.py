@@ -9,7 +9,7 @@ from typing import Any
 
 from stormrl.errors import UserError
 from stormrl.report.doctor import History, diagnose
-from stormrl.report.groups import Game, grouped
+from stormrl.report.groups import GameRuns, grouped
 from stormrl.report.reading import Run, Unreadable, read_runs
 from stormrl.report.scores import GameRow, VariantStanding, game_rows, standings
 from stormrl.scores.on_track import track_record
@@ -22,7 +22,7 @@ class Overview:
 
     runs: list[Run]
     unreadable: list[Unreadable]
-    groups: list[Game]
+    groups: list[GameRuns]
     rows: list[GameRow]
     standings: list[VariantStanding]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stormrl.report.groups import Game
+from stormrl.report.groups import GameRuns
 from stormrl.scores.published import (
     STORM,
     PublishedAgent,
@@ -40,7 +40,7 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 class GameRow(NamedTuple):
     """A game's scores, its published ones, and whether they agree."""
 
-    game: Game
+    game: GameRuns
     mean: float
     """NaN if no run was evaluated."""
     stderr: float
@@ -76,19 +76,19 @@ class VariantStanding(NamedTuple):
     """Fractions of runs above `THRESHOLDS`, by agent."""
 
 
-def game_rows(groups: Sequence[Game]) -> list[GameRow]:
+def game_rows(groups: Sequence[GameRuns]) -> list[GameRow]:
     """A row for each game and variant."""
     return [_game_row(group) for group in groups]
 
 
-def standings(groups: Sequence[Game]) -> list[VariantStanding]:
+def standings(groups: Sequence[GameRuns]) -> list[VariantStanding]:
     """For each variant that was scored on published games."""
     variants = dict.fromkeys(group.variant for group in groups)
     found = [_standing(variant, groups) for variant in variants]
     return [standing for standing in found if standing is not None]
 
 
-def _game_row(group: Game) -> GameRow:
+def _game_row(group: GameRuns) -> GameRow:
     scores = group.scores
     mean, stderr = mean_and_stderr(scores) if scores else (math.nan, math.nan)
     known = group.name in games()
@@ -103,7 +103,7 @@ def _game_row(group: Game) -> GameRow:
     )
 
 
-def _standing(variant: str, groups: Sequence[Game]) -> VariantStanding | None:
+def _standing(variant: str, groups: Sequence[GameRuns]) -> VariantStanding | None:
     own = [group for group in groups if group.variant == variant and group.scores]
     scores = normalised({group.name: group.scores for group in own})
     if not scores:

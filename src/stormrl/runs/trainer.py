@@ -227,7 +227,11 @@ class Trainer:
 
     def _is_whole(self) -> bool:
         """Whether environment, replay and agent are at the end of one and the same step."""
-        taken = len(self.env.get_wrapper_attr("actions")) == self.collector.game.length
+        taken = (
+            len(self.env.get_wrapper_attr("actions"))
+            == self.collector.stored
+            == self.collector.game.length
+        )
         return not self._half_done and taken and self.replay.added == self.step
 
     def _saved_text(self, error: BaseException) -> str:

@@ -18,7 +18,7 @@ from stormrl.config.json import CONFIG, config_from_dict
 from stormrl.config.parts import RunConfig, to_dict
 from stormrl.disk import checkpoint
 from stormrl.disk.files import read_json, replace
-from stormrl.disk.run_directory import RunDirectory
+from stormrl.disk.run_directory import RunDirectory, migrated
 from stormrl.envs import PROTOCOLS, Protocol, make_env, spaces_of
 from stormrl.envs.atari import is_atari
 from stormrl.envs.make import find_spec
@@ -227,7 +227,8 @@ def _extended(run: RunDirectory, steps: int) -> RunDirectory:
 
 def _rewritten(run: RunDirectory, config: RunConfig) -> RunDirectory:
     """The run with another config, in its config.json as well."""
-    record = read_json(run.path / CONFIG) | {"config": to_dict(config)}
+    record = migrated(read_json(run.path / CONFIG), run.path / CONFIG)
+    record |= {"config": to_dict(config)}
     with run.lock():
         replace(run.path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
     return dataclasses.replace(run, config=config)

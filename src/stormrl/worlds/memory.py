@@ -91,7 +91,7 @@ def with_newest(
 ) -> Memory:
     """Memory with a step that waits for its action."""
     return memory._replace(
-        newest_obs=obs,
+        newest_obs=obs.clone(),  # The caller's buffer may be used again.
         newest_is_first=is_first,
         newest_posterior=posterior,
         waiting=torch.ones_like(memory.waiting),

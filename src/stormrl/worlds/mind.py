@@ -64,11 +64,13 @@ class WindowMind(Mind):
     """The mind of any world model, by the verbs of its protocol: dreams start in windows of frames.
 
     After `room` dreamt steps the dream starts anew, in the pictures of what was dreamt last. Knows
-    no temperature: what a world model draws is its own matter.
+    no temperature: what a world model draws is its own matter. Who has dreamt begins anew to see.
     """
 
     def __init__(self, world: World, limit: int, room: int = 16) -> None:
-        self.world, self.limit, self.room = world, limit, room
+        self.world, self.room = world, min(room, max(limit // 2, 1))
+        self.seen = max(limit - self.room, 1)
+        """Frames that a dream starts from: with its own steps, it looks back on `limit`."""
 
     @torch.no_grad()
     def begin(self, obs: Tensor, action: Tensor, uniform: Uniform) -> None:
@@ -106,7 +108,7 @@ class WindowMind(Mind):
         """Adopts the dreamt step."""
         carry, self.view = self._next
         pictures = self.world.decode(self.view).clamp(0, 1) * 255
-        self._frames.append(pictures.round().to(torch.uint8))
+        self._keep(pictures.round().to(torch.uint8))
         self._left -= 1
         self._dreaming = carry if self._left else None
 
@@ -115,12 +117,17 @@ class WindowMind(Mind):
         is_first = torch.tensor([first], device=world.device)
         noise = world.see_noise(1, uniform)
         self._seeing, self.view = world.see(self._seeing, obs, action, is_first, noise)
-        self._frames.append(obs)
+        self._keep(obs)
         self._dreaming: Carry | None = None
+
+    def _keep(self, frame: Tensor) -> None:
+        """As many frames and actions as a dream may start from."""
+        self._frames = [*self._frames, frame][-self.seen :]
+        self._actions = self._actions[-self.seen :]
 
     def _window(self) -> Batch:
         """The last frames with the action that was taken at each."""
-        steps = min(len(self._frames), self.limit)
+        steps = min(len(self._frames), self.seen)
         action = torch.stack(self._actions[-steps:], dim=1)
         return Batch(
             obs=torch.stack(self._frames[-steps:], dim=1),

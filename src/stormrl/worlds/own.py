@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 
+from stormrl.config.imports import ForeignId, import_for, is_missing
 from stormrl.config.validation import Config
-from stormrl.envs.imports import ForeignEnvId, import_for, is_missing
 from stormrl.errors import UserError
 
 
 def own_class(kind: str, field: str) -> type:
-    """The class that a kind names; its module is imported by the rules of `envs.imports`.
+    """The class that a kind names; its module is imported by the rules of `config.imports`.
 
     Raises `UserError` with the field if it is not there, or lacks a method of its protocol.
     """
@@ -47,7 +47,7 @@ def _import(kind: str, module: str, field: str) -> None:
         import_for(kind, module)
     # An empty or relative module name is a ValueError or a TypeError.
     except (ImportError, ValueError, TypeError) as error:
-        if isinstance(kind, ForeignEnvId) and is_missing(module, error):
+        if isinstance(kind, ForeignId) and is_missing(module, error):
             named = f"{module!r}, named by {kind.source}, is not imported: it is not installed"
             remedy = f"if you trust it, add --allow-import {module}"
             raise UserError(field, f"{named}; {remedy}") from None

@@ -107,10 +107,13 @@ class World(nn.Module, ABC):
         is_first: Bool[Tensor, " B"],
         noise: Tensor,
     ) -> tuple[Carry, View]:
-        """One real step: what is seen now, and the action that led to it."""
+        """One real step: what is seen now, and the action that led to it.
+
+        Returns a new carry and leaves the old one as it was: a step of the environment may fail.
+        """
 
     def saved(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Named tensors of a carry of `see` out of an old checkpoint, as they are named today."""
+        """Tensors of a carry of `see` in a checkpoint of format 1, by their names of today."""
         return leaves
 
     # Dreaming.

@@ -1,6 +1,6 @@
-"""Which code may be imported for an environment: what a person names, or what is installed.
+"""Which code may be imported for an environment or a part: what a person names, or is installed.
 
-A run directory is data that somebody else may have made. The environment that it names must not
+A run directory is data that somebody else may have made. What it names, `module:Name`, must not
 have a module run that lies beside it, or in the folder from which it is looked at.
 """
 
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class ForeignEnvId(str):
-    """An environment's id as a file names it: only what is installed is imported for it."""
+class ForeignId(str):
+    """A `module:Name` as a file gives it: only what is installed is imported for it."""
 
     source: Path
     """The folder in which it was read."""
 
-    def __new__(cls, env_id: str, source: Path) -> ForeignEnvId:
-        """An id that was read in the folder `source`."""
+    def __new__(cls, env_id: str, source: Path) -> ForeignId:
+        """What was read in the folder `source`."""
         made = super().__new__(cls, env_id)
         made.source = source
         return made
@@ -29,19 +29,19 @@ class ForeignEnvId(str):
         return str(self), self.source  # So that it stays what it is when it is copied.
 
 
-def read_env_id(env_id: str, source: Path, allowed: Sequence[str]) -> str:
-    """An id that was read in the folder `source`; with a module that is allowed, like one typed.
+def read_id(env_id: str, source: Path, allowed: Sequence[str]) -> str:
+    """What was read in the folder `source`; with a module that is allowed, like one typed.
 
     allowed: modules, each with all that lies in it.
     """
     module = env_id.rpartition(":")[0]
     if any(f"{module}.".startswith(f"{name}.") for name in allowed if name):
         return env_id
-    return ForeignEnvId(env_id, source)
+    return ForeignId(env_id, source)
 
 
 def import_for(env_id: str, module: str) -> None:
-    """Import the module of an environment.
+    """Import the module that a `module:Name` names.
 
     A module that a person has named may lie in the working directory, wherever Python looks
     otherwise. Raises what the import raises, `ModuleNotFoundError` first of all.
@@ -50,7 +50,7 @@ def import_for(env_id: str, module: str) -> None:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if isinstance(env_id, ForeignEnvId) or not is_missing(module, error):
+            if isinstance(env_id, ForeignId) or not is_missing(module, error):
                 raise
             # For good: the environment may import its neighbours when it is first played.
             sys.path.append(str(Path.cwd()))
@@ -66,7 +66,7 @@ def is_missing(module: str, error: Exception) -> bool:
 @contextmanager
 def trusted_path(env_id: str) -> Iterator[None]:
     """While entered, nothing is imported for a foreign id that is not installed."""
-    if not isinstance(env_id, ForeignEnvId):
+    if not isinstance(env_id, ForeignId):
         yield
         return
     before = list(sys.path)
