@@ -75,6 +75,41 @@ def test_resuming_leaves_what_an_undisturbed_run_leaves(followed: Path) -> None:
     assert resumed.read_bytes() == undisturbed.read_bytes()
 
 
+AGENT = """
+from dataclasses import dataclass
+from typing import ClassVar
+from stormrl.agents.reinforce import ActorCritic
+from stormrl.config.parts import ActorCriticConfig
+
+@dataclass(frozen=True)
+class Config(ActorCriticConfig):
+    kind: ClassVar[str] = "own_agent:Agent"
+    boldness: float = 1.0
+
+class Agent(ActorCritic):
+    config_class = Config
+
+    def loss(self, trajectory, taken):
+        total, metrics = super().loss(trajectory, taken)
+        return total * self.config.boldness, metrics
+"""
+
+
+@pytest.mark.slow
+def test_an_agent_of_ones_own_trains_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "own_agent.py").write_text(AGENT)
+    size = ("--size", "toy", "--steps", "130", "--replay.warmup", "100", "--device", "cpu")
+    flags = ("--agent", "own_agent:Agent", "--actor_critic.boldness=2", "--run-dir", "run")
+    done = stormrl("train", "--env", "stormrl/Catch-v0", *size, *flags, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())["config"]["agent"]
+    part = config["actor_critic"]
+    assert (part["kind"], part["boldness"]) == ("own_agent:Agent", 2.0)
+    for args in (("train", "--resume", "run", "--steps", "140"), ("doctor", "run")):
+        done = stormrl(*args, "--allow-import", "own_agent", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
 BROKEN = [
     ("class Lazy(World): config_class = WorldConfig", "lacks begin(), decode(), dream()"),
     ("class Lazy: config_class = WorldConfig", "kind is not 'lazy:Lazy'"),

@@ -227,12 +227,9 @@ class Trainer:
 
     def _is_whole(self) -> bool:
         """Whether environment, replay and agent are at the end of one and the same step."""
-        taken = (
-            len(self.env.get_wrapper_attr("actions"))
-            == self.collector.stored
-            == self.collector.game.length
-        )
-        return not self._half_done and taken and self.replay.added == self.step
+        taken, collector = len(self.env.get_wrapper_attr("actions")), self.collector
+        same = taken == collector.game.length == collector.stored
+        return not self._half_done and same and self.replay.added == self.step
 
     def _saved_text(self, error: BaseException) -> str:
         at = f"the run is saved at step {self._saved_step}"
