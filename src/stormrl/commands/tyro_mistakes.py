@@ -39,7 +39,9 @@ def check(hooks: Any) -> None:
 
 check(getattr(tyro, "_errors", None))
 
-from tyro import _errors as events  # noqa: E402 - checked before it is used
+from tyro import _errors  # noqa: E402 - checked before it is used
+
+events = _errors
 
 Event = events.ParseErrorEvent
 on_mistake = events.on_parse_error
