@@ -4,6 +4,7 @@ Forty steps of Catch, made by the code of that time.
 """
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_it_is_evaluated_and_dreams_and_plays(run: Path) -> None:
     table.close()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as wrote the archive: more of them add up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_it_goes_on_as_if_nothing_had_happened(run: Path, tmp_path: Path) -> None:
     config = RunDirectory.open(run).config
     whole.resume(run, steps=60)

@@ -94,7 +94,9 @@ def test_nor_do_those_that_play_another_game_or_none(run: Path) -> None:
 @pytest.mark.parametrize("variables", [{}, {"PYTHONPATH": f"{os.pathsep}."}], ids=["", "path"])
 def test_nor_does_a_process_of_its_own(run: Path, variables: dict[str, str]) -> None:
     if variables:
-        variables = {"PYTHONPATH": variables["PYTHONPATH"] + os.pathsep + os.environ["PYTHONPATH"]}
+        variables = {
+            "PYTHONPATH": variables["PYTHONPATH"] + os.pathsep + os.environ.get("PYTHONPATH", "")
+        }
     done = command(*READING[0], **variables)
     assert (done.returncode, done.stdout) == (2, "")
     assert not (run / MARKER).exists()

@@ -44,14 +44,19 @@ class Actor:
         is_first: Bool[Tensor, " B"],
         greedy: bool = False,
     ) -> tuple[Int[Tensor, " B"], Acting]:
-        """Choose actions. Draws from the device's default generator."""
-        _, opinion, carry = self.look(obs, carry, is_first, self._uniform)
-        log_probs = log_probability(opinion.probabilities)
+        """Choose actions. Draws from the device's default generator.
+
+        With nothing to look back on, every action is as likely: the policy is only ever trained on
+        states that follow some real steps.
+        """
+        world, view, habit = self._see(obs, carry, is_first, self._uniform)
+        probabilities, habit = self.behaviour.chances(view, habit)
+        log_probs = log_probability(where_known(view.known, probabilities))
         if not greedy:
             # The largest of log-probabilities plus Gumbel noise is a draw from the policy.
             log_probs = log_probs - torch.log(-torch.log(torch.rand_like(log_probs)))
         action = log_probs.argmax(-1)
-        return action, carry._replace(action=action)
+        return action, Acting(world, habit, action)
 
     @torch.no_grad()
     def look(
@@ -61,27 +66,32 @@ class Actor:
         is_first: Bool[Tensor, " B"],
         uniform: Uniform,
     ) -> tuple[View, Opinion, Acting]:
-        """See what is there now, and what the agent makes of it.
+        """See what is there now, and what the agent makes of it; whoever acts writes the action."""
+        world, view, habit = self._see(obs, carry, is_first, uniform)
+        opinion, habit = self.behaviour.opinion(view, habit)
+        probabilities = where_known(view.known, opinion.probabilities)
+        return (
+            view,
+            opinion._replace(probabilities=probabilities),
+            Acting(world, habit, carry.action),
+        )
 
-        With nothing to look back on, every action is as likely: the policy is only ever trained on
-        states that follow some real steps.
-        """
+    def _see(
+        self, obs: Tensor, carry: Acting, is_first: Tensor, uniform: Uniform
+    ) -> tuple[Carry, View, Carry]:
         noise = self.world.see_noise(len(obs), uniform)
         world, view = self.world.see(carry.world, obs, carry.action, is_first, noise)
-        habit = restart(carry.agent, self.behaviour.begin(len(obs)), is_first)
-        opinion, habit = self.behaviour.opinion(view, habit)
-        if view.known is not None:
-            probabilities = where_known(view.known, opinion.probabilities)
-            opinion = opinion._replace(probabilities=probabilities)
-        return view, opinion, Acting(world, habit, carry.action)
+        return world, view, restart(carry.agent, self.behaviour.begin(len(obs)), is_first)
 
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.rand(*shape, device=self.world.device)
 
 
 def where_known(
-    known: Bool[Tensor, " B"], probabilities: Float[Tensor, "B A"]
+    known: Bool[Tensor, " B"] | None, probabilities: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B A"]:
     """Probabilities of the actions, all equal where there is nothing to look back on."""
+    if known is None:
+        return probabilities
     equal = torch.full_like(probabilities, 1 / probabilities.shape[-1])
     return torch.where(known[:, None], probabilities, equal)

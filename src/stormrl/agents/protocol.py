@@ -46,6 +46,11 @@ class Behaviour(nn.Module, ABC):
     def opinion(self, view: View, carry: Carry) -> tuple[Opinion, Carry]:
         """Its view of each row's present moment."""
 
+    def chances(self, view: View, carry: Carry) -> tuple[Float[Tensor, "B A"], Carry]:
+        """The probabilities alone, for acting, where nobody asks for more."""
+        opinion, carry = self.opinion(view, carry)
+        return opinion.probabilities, carry
+
     @abstractmethod
     def act(
         self, view: View, carry: Carry, noise: Float[Tensor, " B"]

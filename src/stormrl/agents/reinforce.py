@@ -72,6 +72,10 @@ class ActorCritic(Behaviour):
         """Actions drawn from the policy."""
         return sample_index(self.probabilities(self.state(view)), noise), carry
 
+    def chances(self, view: View, carry: Carry) -> tuple[Float[Tensor, "B A"], Carry]:
+        """Probabilities of the actions, without a look at the critic."""
+        return self.probabilities(self.state(view)), carry
+
     def opinion(self, view: View, carry: Carry) -> tuple[Opinion, Carry]:
         """Probabilities of the actions, and the critic's value."""
         state = self.state(view)
