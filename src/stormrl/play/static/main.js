@@ -30,6 +30,7 @@ function greet(message) {
   if (first) bars.use(message.actions, find("policy"));
   controls.last = undefined;
   controls.use(message, find("keys"), find("pad"));
+  document.querySelector(".latents").hidden = !message.latent;
   curves.clear();
   // After a break the new session goes on as the old one was set.
   for (const [name, value] of Object.entries(wanted)) connection.send(name, value);
@@ -40,7 +41,10 @@ async function show(header, parts) {
   SIDES.forEach((side, index) => {
     drawFrame(find(side), pictures[index]);
     showFacts(find(side), header[side]);
-    drawLatent(find(`${side}-latent`), parts[`${side}_latent`], hello.latent, MARKS[side]);
+    // A world model need not have a latent of classes.
+    if (hello.latent) {
+      drawLatent(find(`${side}-latent`), parts[`${side}_latent`], hello.latent, MARKS[side]);
+    }
   });
   showSettings(header.settings);
   showHorizon(header.dream.steps);
