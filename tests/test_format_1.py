@@ -3,6 +3,7 @@
 Forty steps of Catch, made by the code of that time.
 """
 
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,8 @@ def test_it_goes_on_as_if_nothing_had_happened(run: Path, tmp_path: Path) -> Non
     config = RunDirectory.open(run).config
     whole.resume(run, steps=60)
     whole.train(golden.replace(config, steps=60), tmp_path / "whole")
+    record = json.loads((run / "config.json").read_text())
+    assert (record["format"], record["spaces"]["action"]["n"]) == (2, 3)
     resumed, undisturbed = (checkpoint.load(path).tensors for path in (run, tmp_path / "whole"))
     same = golden.machine().startswith(WRITTEN_BY)
     for name, tensor in undisturbed["world_model"].items():

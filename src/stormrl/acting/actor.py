@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from stormrl.agents.protocol import Behaviour, Opinion
+from stormrl.agents.protocol import Behaviour, Opinion, where_known
 from stormrl.nn.functional import log_probability
 from stormrl.types import Carry, Uniform, View, restart
 from stormrl.worlds.protocol import World
@@ -51,7 +51,7 @@ class Actor:
         """
         world, view, habit = self._see(obs, carry, is_first, self._uniform)
         probabilities, habit = self.behaviour.chances(view, habit)
-        log_probs = log_probability(where_known(view.known, probabilities))
+        log_probs = log_probability(where_known(view.known, Opinion(probabilities)).probabilities)
         if not greedy:
             # The largest of log-probabilities plus Gumbel noise is a draw from the policy.
             log_probs = log_probs - torch.log(-torch.log(torch.rand_like(log_probs)))
@@ -69,12 +69,7 @@ class Actor:
         """See what is there now, and what the agent makes of it; whoever acts writes the action."""
         world, view, habit = self._see(obs, carry, is_first, uniform)
         opinion, habit = self.behaviour.opinion(view, habit)
-        probabilities = where_known(view.known, opinion.probabilities)
-        return (
-            view,
-            opinion._replace(probabilities=probabilities),
-            Acting(world, habit, carry.action),
-        )
+        return view, where_known(view.known, opinion), Acting(world, habit, carry.action)
 
     def _see(
         self, obs: Tensor, carry: Acting, is_first: Tensor, uniform: Uniform
@@ -85,13 +80,3 @@ class Actor:
 
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.rand(*shape, device=self.world.device)
-
-
-def where_known(
-    known: Bool[Tensor, " B"] | None, probabilities: Float[Tensor, "B A"]
-) -> Float[Tensor, "B A"]:
-    """Probabilities of the actions, all equal where there is nothing to look back on."""
-    if known is None:
-        return probabilities
-    equal = torch.full_like(probabilities, 1 / probabilities.shape[-1])
-    return torch.where(known[:, None], probabilities, equal)

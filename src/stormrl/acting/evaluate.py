@@ -148,9 +148,11 @@ def _play_all(
     while len(scores) < len(seeds):
         if stopping():
             raise Stopped
-        is_first = torch.tensor([table.game.is_first for table in tables], device=device)
-        # Whatever the agent does between training episodes, evaluation starts each one afresh.
-        carry = restart(carry, fresh, is_first)
+        first = [table.game.is_first for table in tables]
+        is_first = torch.tensor(first, device=device)
+        if any(first):
+            # Whatever the agent does between training episodes, evaluation starts each one afresh.
+            carry = restart(carry, fresh, is_first)
         action, carry = player.act(
             _images(tables, device), carry, is_first, protocol.greedy_evaluation
         )

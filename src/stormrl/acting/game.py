@@ -1,4 +1,4 @@
-"""A game: one environment and the episode in flight, reset and stepped in no other place."""
+"""A game: one environment and the episode in flight; every agent plays through it."""
 
 from __future__ import annotations
 

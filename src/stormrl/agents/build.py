@@ -6,7 +6,6 @@ from stormrl.agents.protocol import Behaviour
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.config.fields import is_outside
 from stormrl.config.parts import AgentConfig
-from stormrl.errors import UserError
 from stormrl.worlds.own import own_class
 from stormrl.worlds.protocol import World
 
@@ -19,7 +18,4 @@ def build_agent(config: AgentConfig, world: World) -> Behaviour:
     kind = config.actor_critic.kind
     if not is_outside(kind):
         return ActorCritic.of(config, world)
-    behaviour = own_class(kind, "actor_critic.kind")
-    if not issubclass(behaviour, Behaviour):
-        raise UserError("actor_critic.kind", f"{kind} is no subclass of {Behaviour.__name__}")
-    return behaviour.of(config, world)
+    return own_class(kind, "actor_critic.kind", Behaviour).of(config, world)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Self
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stormrl.config.parts import AgentConfig
@@ -68,3 +69,12 @@ class Behaviour(nn.Module, ABC):
 
     def updated(self, share: Float[Tensor, ""]) -> None:
         """Called after each update; `share` is 0 if it was skipped, else 1."""
+
+
+def where_known(known: Bool[Tensor, " B"] | None, opinion: Opinion) -> Opinion:
+    """The opinion, with all actions equally likely where there is nothing to look back on."""
+    if known is None:
+        return opinion
+    probabilities = opinion.probabilities
+    equal = torch.full_like(probabilities, 1 / probabilities.shape[-1])
+    return opinion._replace(probabilities=torch.where(known[:, None], probabilities, equal))

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
-from stormrl.agents.protocol import Behaviour, Opinion
+from stormrl.agents.protocol import Behaviour, Opinion, where_known
 from stormrl.nn.functional import sample_index
 from stormrl.types import View, image_tensor
 from stormrl.worlds.mind import Expectation
@@ -121,7 +121,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         if self.outcome == "expected":
             return reward, continues, continues < 0.5
         if expected.rewards is not None:
-            rewards, probabilities = expected.rewards
+            rewards, probabilities = expected.rewards()
             drawn = sample_index(probabilities, self._uniform(probabilities.shape[:-1]))
             reward = float(rewards[drawn])
         return reward, continues, bool(self.np_random.random() >= continues)
@@ -131,6 +131,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         opinion = Opinion(torch.full((1, self.actions), 1 / self.actions))
         if self.actor_critic is not None:
             opinion, self.habit = self.actor_critic.opinion(view, self.habit)
+            opinion = where_known(view.known, opinion)
         return seen(view, opinion) | {"continues": continues, "dreamt": self.dreamt}
 
     def _any_context(self) -> DreamContext:
@@ -149,9 +150,7 @@ def seen(view: View, opinion: Opinion) -> dict[str, Any]:
     """
     known = view.known is None or bool(view.known)
     value = float(opinion.value) if known and opinion.value is not None else np.nan
-    policy = opinion.probabilities[0].cpu().numpy()
-    policy = policy if known else np.full_like(policy, 1 / len(policy))
-    info: dict[str, Any] = {"value": value, "policy": policy}
+    info: dict[str, Any] = {"value": value, "policy": opinion.probabilities[0].cpu().numpy()}
     if view.belief is None or view.z is None:
         return info
     classes = view.z.unflatten(-1, view.belief.shape[1:])[0].argmax(-1)

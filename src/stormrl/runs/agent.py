@@ -55,7 +55,7 @@ class Agent:
         """
         directory = RunDirectory.open(run, allow_import)
         config = directory.config
-        spaces = directory.spaces or _spaces_by_weights(directory.path)
+        spaces = directory.spaces or spaces_by_weights(directory.path)
         learner = Learner(config.agent, spaces, Backend(choose_device(device)))
         saved = checkpoint.load(directory.path, step, limit=largest_state(learner))
         restore_models(learner, saved.tensors)
@@ -77,10 +77,11 @@ class Agent:
         return int(action), carry
 
 
-def _spaces_by_weights(run: Path) -> Spaces:
+def spaces_by_weights(run: Path) -> Spaces:
     """Spaces of a run of format 1, which did not write them down.
 
     Its pictures were always the same, and its policy's last layer has a row for each action.
+    Raises `UserError` if it has no usable checkpoint yet.
     """
     layouts = checkpoint.layouts(run, "actor_critic")
     biases = {name: layout for name, layout in layouts.items() if _BIASES.fullmatch(name)}

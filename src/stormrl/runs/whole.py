@@ -35,9 +35,10 @@ from stormrl.machine.device import (
 )
 from stormrl.machine.memory import available_memory
 from stormrl.machine.stop import Stopping, never
-from stormrl.runs.agent import Agent
+from stormrl.runs.agent import Agent, spaces_by_weights
 from stormrl.runs.trainer import Outcome, Trainer, is_scored
 from stormrl.seeds import EVALUATION_SEED
+from stormrl.spaces import Spaces
 from stormrl.worlds.own import own_config
 
 Started = Callable[[Trainer], None]
@@ -92,6 +93,8 @@ def resume(
         return Outcome(run.config.steps, True, ())
     env = playable(run.config)
     with _closed_by_failure(env):
+        if run.spaces is None:
+            run = _with_spaces(run, spaces_of(env))
         return _train(run, env, progress, started, wandb, lambda: None)
 
 
@@ -225,10 +228,18 @@ def _extended(run: RunDirectory, steps: int) -> RunDirectory:
     return _rewritten(run, dataclasses.replace(run.config, steps=steps))
 
 
+def _with_spaces(run: RunDirectory, spaces: Spaces) -> RunDirectory:
+    """A run of format 1 as one of today: what it saves from here on is read by no older version."""
+    if steps_done(run.path):
+        spaces_by_weights(run.path).check_same(spaces, run.config.env)
+    return _rewritten(dataclasses.replace(run, spaces=spaces), run.config)
+
+
 def _rewritten(run: RunDirectory, config: RunConfig) -> RunDirectory:
     """The run with another config, in its config.json as well."""
     record = migrated(read_json(run.path / CONFIG), run.path / CONFIG)
-    record |= {"config": to_dict(config)}
+    spaces = None if run.spaces is None else run.spaces.to_json()
+    record |= {"config": to_dict(config), "spaces": spaces}
     with run.lock():
         replace(run.path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
     return dataclasses.replace(run, config=config)

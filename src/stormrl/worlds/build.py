@@ -6,7 +6,6 @@ import torch
 
 from stormrl.config.fields import is_outside
 from stormrl.config.parts import AgentConfig
-from stormrl.errors import UserError
 from stormrl.spaces import Spaces
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.own import own_class
@@ -21,7 +20,4 @@ def build_world(config: AgentConfig, spaces: Spaces, device: torch.device) -> Wo
     kind = config.world_model.kind
     if not is_outside(kind):
         return WorldModel.of(config, spaces, device)
-    world = own_class(kind, "world_model.kind")
-    if not issubclass(world, World):
-        raise UserError("world_model.kind", f"{kind} is no subclass of {World.__name__}")
-    return world.of(config, spaces, device)
+    return own_class(kind, "world_model.kind", World).of(config, spaces, device)

@@ -24,13 +24,7 @@ from stormrl.spaces import Spaces
 from stormrl.types import Batch, Carry, Prediction, Uniform, View
 from stormrl.worlds.categorical import CategoricalLatent
 from stormrl.worlds.loss_balance import balance
-from stormrl.worlds.memory import (
-    Memory,
-    empty_memory,
-    memory_of_format_1,
-    remember,
-    with_newest,
-)
+from stormrl.worlds.memory import Memory, empty_memory, remember, with_newest
 from stormrl.worlds.protocol import Lesson, World
 from stormrl.worlds.transformer import Cache, Transformer
 
@@ -207,11 +201,15 @@ class WorldModel(World):
         return z[:, -1], h
 
     def saved(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Named tensors of a memory; those of format 1 as they are named today."""
-        latent = self.config.latent
-        if "obs" not in leaves or "waiting" in leaves:
-            return leaves
-        return memory_of_format_1(leaves, (latent.categoricals, latent.classes))
+        """Tensors of a memory in a checkpoint of format 1, with what a memory has today.
+
+        There the newest step had joined the others already, and the oldest checkpoints kept no
+        encodings.
+        """
+        fresh = self.begin(rows=1)._asdict()
+        newer = ("posterior", "newest_obs", "newest_is_first", "newest_posterior", "waiting")
+        encoded_by = leaves.get("encoded_by", torch.tensor(-1)).reshape(-1)
+        return {name: fresh[name] for name in newer} | leaves | {"encoded_by": encoded_by}
 
     def _forgotten(self, memory: Memory, is_first: Bool[Tensor, " B"]) -> Memory:
         """Memory at the start of a step: emptied where an episode begins, if it is per episode."""

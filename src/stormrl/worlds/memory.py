@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -96,25 +96,3 @@ def with_newest(
         newest_posterior=posterior,
         waiting=torch.ones_like(memory.waiting),
     )
-
-
-def memory_of_format_1(
-    leaves: Mapping[str, Tensor], latent_shape: Sequence[int]
-) -> dict[str, Tensor]:
-    """Tensors of a memory as checkpoints of format 1 hold them, under their names of today.
-
-    There the newest step had joined the others already. The oldest of them kept no encodings.
-    """
-    obs, is_first = leaves["obs"], leaves["is_first"]
-    unencoded = {
-        "posterior": torch.zeros(*is_first.shape, *latent_shape),
-        "encoded_by": torch.full((), -1),
-    }
-    found = unencoded | dict(leaves)
-    return found | {
-        "encoded_by": found["encoded_by"].expand(len(obs)).clone(),
-        "newest_obs": torch.zeros_like(obs[:, 0]),
-        "newest_is_first": torch.zeros_like(is_first[:, 0]),
-        "newest_posterior": torch.zeros_like(found["posterior"][:, 0]),
-        "waiting": torch.zeros_like(is_first[:, 0]),
-    }

@@ -6,7 +6,7 @@ Everything here runs eagerly and one step at a time; learning and imagination do
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,8 +24,8 @@ class Expectation(NamedTuple):
     """[1]"""
     belief: Float[Tensor, "1 K C"] | None = None
     """What the next latent will be drawn from."""
-    rewards: tuple[Float[Tensor, " bins"], Float[Tensor, "1 bins"]] | None = None
-    """Rewards, in natural units, and the probability of each."""
+    rewards: Callable[[], tuple[Float[Tensor, " bins"], Float[Tensor, "1 bins"]]] | None = None
+    """Gives rewards, in natural units, and the probability of each, to those who draw."""
 
 
 class Mind(ABC):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import sys
+from typing import TypeVar
 
 from stormrl.config.imports import ForeignId, import_for, is_missing
 from stormrl.config.validation import Config
 from stormrl.errors import UserError
 
+Part = TypeVar("Part")
 
-def own_class(kind: str, field: str) -> type:
+
+def own_class(kind: str, field: str, base: type[Part] = object) -> type[Part]:
     """The class that a kind names; its module is imported by the rules of `config.imports`.
 
-    Raises `UserError` with the field if it is not there, or lacks a method of its protocol.
+    Raises `UserError` with the field if it is not there, is no subclass of `base`, or lacks a
+    method of its protocol.
     """
     module, _, name = kind.partition(":")
     if module not in sys.modules:
@@ -21,6 +25,8 @@ def own_class(kind: str, field: str) -> type:
     found = getattr(sys.modules[module], name, None)
     if not inspect.isclass(found):
         raise UserError(field, f"{module} has no class {name!r}; give module:Class")
+    if not issubclass(found, base):
+        raise UserError(field, f"{kind} is no subclass of {base.__name__}; see docs/extending.md")
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
         lacks = ", ".join(f"{method}()" for method in missing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -91,7 +93,7 @@ class LatentMind(Mind):
         assert z is not None
         self._hidden = self.stream.push(z, torch.tensor([action], device=z.device))
         self._prior = world.latent.prior(self._hidden)
-        rewards = world.reward_distribution(z, self._hidden)
+        rewards = partial(world.reward_distribution, z, self._hidden)
         return Expectation(world.predict(z, self._hidden), self._prior, rewards)
 
     @torch.no_grad()
