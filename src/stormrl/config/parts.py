@@ -18,6 +18,7 @@ from stormrl.config.common import (
     HeadConfig,
     OptimizerConfig,
     SizeSettings,
+    Traits,
     TwoHotConfig,
     WorldConfig,
 )
@@ -116,6 +117,17 @@ class WorldModelConfig(WorldConfig):
     batch_length: Annotated[int, AtLeast(2)] = 64
     """Steps in one window (T)."""
 
+    @property
+    def traits(self) -> Traits:
+        """A row of the literature's table."""
+        sequence = self.sequence
+        return Traits(
+            sequence_model=f"Transformer, {sequence.layers} x {sequence.width}",
+            tokens="latent with action",
+            latent=str(self.latent),
+            historical_information=False,
+        )
+
     def sized(self, size: SizeSettings) -> Self:
         """The same at a named size."""
         sequence = replace(self.sequence, width=size.width, heads=4, feedforward=2 * size.width)
@@ -209,6 +221,11 @@ class ActorCriticConfig(Config):
     """Decay of the return scale's average."""
     scale_floor: Annotated[float, Positive] = 1.0
     """Least number that advantages are divided by."""
+
+    @property
+    def training(self) -> str:
+        """How it is trained, in a row of the literature's table."""
+        return "REINFORCE, returns scaled by their range"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """The lower percentile lies below the upper."""
