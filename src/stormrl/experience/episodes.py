@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stormrl.disk import tensor_files
-from stormrl.disk.files import parse_json, readable, replace
+from stormrl.disk.files import parse_json, replace
 from stormrl.disk.tensor_files import Layout
 from stormrl.errors import UserError
 
@@ -24,6 +24,9 @@ HEADER = "stormrl_episodes"
 """Key of the JSON object among the metadata of the safetensors file."""
 
 ENDS = ("terminated", "truncated")
+
+CHECKED = ("action", "reward", "continues", "is_first")
+"""Tensors whose values are looked at; every byte of a picture is one."""
 
 
 class RecordedEpisode(NamedTuple):
@@ -107,6 +110,26 @@ def write_recording(path: str | Path, recording: Recording) -> None:
     replace(Path(path), tensor_files.to_bytes(tensors, {HEADER: json.dumps(header)}))
 
 
+class Contents(NamedTuple):
+    """What a file of episodes holds, without the steps themselves."""
+
+    env: str
+    actions: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    """Height, width and channels."""
+    steps: int
+
+
+def check_recording(path: str | Path) -> Contents:
+    """Checks all that `read_recording` does, and takes no memory for pictures; raises alike."""
+    path = Path(path)
+    header = _header(path)
+    image_shape = _check_layouts(path, header)
+    _check_values(path, header, tensor_files.selected(path, CHECKED))
+    steps = sum(span.length for span in header.episodes)
+    return Contents(header.env, header.actions, image_shape, steps)
+
+
 def read_recording(path: str | Path) -> Recording:
     """The episodes in a file.
 
@@ -116,9 +139,7 @@ def read_recording(path: str | Path) -> Recording:
     path = Path(path)
     header = _header(path)
     _check_layouts(path, header)
-    with readable(path):
-        content = path.read_bytes()
-    tensors = tensor_files.from_bytes(content, path)
+    tensors = tensor_files.selected(path, (*CHECKED, "obs", "final_obs"))
     _check_values(path, header, tensors)
     return _split(header, {name: tensor.numpy() for name, tensor in tensors.items()})
 
@@ -193,7 +214,8 @@ def _span(path: Path, index: int, record: Any) -> _Span:
     return _Span(seed, length, end)
 
 
-def _check_layouts(path: Path, header: _Header) -> None:
+def _check_layouts(path: Path, header: _Header) -> tuple[int, ...]:
+    """The shape of its images."""
     steps, episodes = sum(span.length for span in header.episodes), len(header.episodes)
     found = tensor_files.layouts(path)
     image = found["obs"].shape[1:] if "obs" in found else ()
@@ -215,6 +237,7 @@ def _check_layouts(path: Path, header: _Header) -> None:
         if found[name] != layout:
             told = f"is {found[name].dtype} {list(found[name].shape)}"
             raise _odd(path, name, f"{told}, expected {layout.dtype} {list(layout.shape)}")
+    return image
 
 
 def _check_values(path: Path, header: _Header, tensors: dict[str, Tensor]) -> None:
