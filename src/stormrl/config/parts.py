@@ -456,6 +456,19 @@ class RunConfig(Config):
     agent: AgentConfig = field(default_factory=AgentConfig)
     """The algorithm."""
 
+    def check_trains(self) -> None:
+        """Raises `UserError` if the run would end before anything is learned.
+
+        Asked of new runs only: what ran before this was checked can still be read.
+        """
+        replay = self.agent.replay
+        begins = f"training begins after {replay.warmup} random steps (replay.warmup)"
+        if self.steps <= replay.warmup:
+            raise UserError("steps", f"is {self.steps}, but {begins}; give more, or lower that")
+        if replay.capacity <= replay.warmup:
+            problem = f"is {replay.capacity}, but {begins} when replay holds more than those"
+            raise UserError("replay.capacity", f"{problem}; give more, or lower that")
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain dictionary of a config, ready for JSON; a part that is chosen tells its kind."""
