@@ -413,6 +413,19 @@ class RunConfig(Config):
     agent: AgentConfig = field(default_factory=AgentConfig)
     """The algorithm."""
 
+    def check_trains(self) -> None:
+        """Raises `UserError` if the run would end before anything is learned.
+
+        Asked of new runs only: what ran before this was checked can still be read.
+        """
+        replay = self.agent.replay
+        begins = f"training begins after {replay.warmup} random steps (replay.warmup)"
+        if self.steps <= replay.warmup:
+            raise UserError("steps", f"is {self.steps}, but {begins}; give more, or lower that")
+        if replay.capacity <= replay.warmup:
+            problem = f"is {replay.capacity}, but {begins} when replay holds more than those"
+            raise UserError("replay.capacity", f"{problem}; give more, or lower that")
+
 
 def storm(config: AgentConfig) -> WorldModelConfig:
     """The world model of an agent that has STORM's.

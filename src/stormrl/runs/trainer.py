@@ -16,7 +16,7 @@ from stormrl.acting.run_state import RunState
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.dreams.scenes import dream_rows
-from stormrl.envs import PROTOCOLS, make_env, spaces_of
+from stormrl.envs import find_protocol, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.experience.demonstration import load_demonstration
 from stormrl.experience.replay import Replay
@@ -29,8 +29,8 @@ from stormrl.learning.metrics import MetricSum
 from stormrl.learning.schedule import UpdateRatio
 from stormrl.learning.skipped import Diagnosis, SkippedUpdates
 from stormrl.learning.state import largest_state, learner_tensors, restore_learner
-from stormrl.machine.allocator import keep_freed_memory
 from stormrl.machine.device import choose_backend, compute_deterministically
+from stormrl.machine.provenance import circumstances
 from stormrl.machine.random_state import (
     kept_random_state,
     random_state,
@@ -79,18 +79,18 @@ class Trainer:
 
         env: the run's game, where it is made already. wandb: the project in which it is shown.
 
-        Raises `UserError` if the game is no longer what it was when the run began.
+        Raises `UserError` if the game is no longer what it was when the run began, or the run
+        cannot be shown in Weights & Biases.
         """
-        self.run, self.config, self.progress, self.wandb = run, run.config, progress, wandb
+        self.run, self.config, self.progress = run, run.config, progress
         config, agent = run.config, run.config.agent
-        self.protocol = PROTOCOLS[config.protocol]
+        self.protocol = find_protocol(config.protocol)
         self.env = env or make_env(config.env, self.protocol)
         self.spaces = run.spaces or spaces_of(self.env)
         self.spaces.check_same(spaces_of(self.env), config.env)
         self.backend = choose_backend(config)
         if config.deterministic:
             compute_deterministically()
-        keep_freed_memory()
         torch.set_flush_denormal(True)
         seed_all(config.seed)
         self.learner = Learner(agent, self.spaces, self.backend)
@@ -115,6 +115,8 @@ class Trainer:
         """Step of the newest checkpoint."""
         self._half_done = False
         """Whether a step was begun and not brought to its end."""
+        # Last of all: it may refuse the login, and shows a run wherever it does not.
+        self.sinks: list[Sink] = [] if wandb is None else [Wandb(run.path, wandb)]
 
     @property
     def updated(self) -> int:
@@ -168,6 +170,7 @@ class Trainer:
         for warning in saved.warnings:
             self.progress.message(warning)
         state = RunState.from_record(saved.state)
+        self._tell_other_bits(state.circumstances)
         restore_learner(self.learner, saved.tensors)
         self.store.restore(self.replay, state.replay)
         self.step, self.elapsed_s = state.step, state.elapsed_s
@@ -182,13 +185,25 @@ class Trainer:
         self._cut_short = self.collector.restore(saved.tensors["collector"], state)
         restore_random_state(saved.tensors["random"])
 
+    def _tell_other_bits(self, before: Mapping[str, str]) -> None:
+        """A person should know from where on a run is no longer the one it would have been."""
+        now = circumstances(self.backend.device)
+        changes = [
+            f"{name} was {before[name]} and is {now[name]}"
+            for name in now
+            if before.get(name, now[name]) != now[name]
+        ]
+        if changes:
+            differ = "from here on the bits differ from those of a run that was never stopped"
+            self.progress.message(f"{differ}: {'; '.join(changes)}")
+
     def _sinks(self) -> list[Sink]:
-        shown: list[Sink] = [] if self.wandb is None else [Wandb(self.run.path, self.wandb)]
         try:
-            return [*shown, TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)]
+            board = TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)
         except Exception as error:
             self.progress.message(f"nothing is written for TensorBoard: {one_line(error)}")
-            return shown
+            return [*self.sinks]
+        return [*self.sinks, board]
 
     def _train(self, stopping: Stopping) -> Sequence[Score]:
         # An evaluation that the end of an earlier process left undone is made up for.
@@ -254,6 +269,7 @@ class Trainer:
             metric_counts=self.metrics.counts,
             replay=replay,
             histories=self.recorder.positions(),
+            circumstances=circumstances(self.backend.device),
         )
 
     def _verify(self, record: dict[str, Any]) -> None:
