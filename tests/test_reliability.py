@@ -397,6 +397,42 @@ def test_a_closed_terminal_and_a_scheduler_ask_for_a_stop(number: signal.Signals
     assert signal.getsignal(number) == before
 
 
+BUSY = """
+import hashlib, sys
+from stormrl.machine.stop import StopRequest
+
+def heard(times):
+    print("heard", times, flush=True)
+
+with StopRequest(heard) as stop:
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"one", b"long operation", {rounds})  # seconds without Python
+    print("over", stop.asked(), flush=True)
+"""
+
+
+def test_a_stop_is_answered_in_the_middle_of_a_long_operation() -> None:
+    code = BUSY.format(rounds=4_000_000)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as busy:
+        assert busy.stdout is not None
+        assert busy.stdout.readline() == "ready\n"
+        busy.send_signal(signal.SIGINT)
+        assert busy.stdout.read() == "heard 1\nover True\n"
+    assert busy.returncode == 0
+
+
+def test_a_second_one_leaves_at_once() -> None:
+    command = [sys.executable, "-c", BUSY.format(rounds=1_000_000_000)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as busy:
+        assert busy.stdout is not None
+        assert busy.stdout.readline() == "ready\n"
+        for times in (1, 2):
+            busy.send_signal(signal.SIGINT)
+            assert busy.stdout.readline() == f"heard {times}\n"
+        assert busy.wait(20) == 128 + signal.SIGINT
+
+
 def test_who_asked_for_no_hangups_gets_none() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:

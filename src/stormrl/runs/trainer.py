@@ -134,7 +134,7 @@ class Trainer:
             self.run.path, self._sinks(), self.elapsed_s, warn=self.progress.message
         )
         try:
-            with StopRequest() as stop, self.progress, self._saved_first():
+            with StopRequest(self._heard) as stop, self.progress, self._saved_first():
                 self._record_cut_short()
                 scores = self._train(stop.asked)
         finally:
@@ -248,6 +248,17 @@ class Trainer:
         same = taken == collector.game.length == collector.stored
         added = self.replay.added - collector.finals
         return not self._half_done and same and added == self.step
+
+    def _heard(self, times: int) -> None:
+        """Said at once, while the update in hand goes on; called from another thread."""
+        if times == 1:
+            self.progress.message("stopping after this update; once more leaves without saving")
+        elif self._saved_step is None:
+            self.progress.message("left, and nothing of this run is saved")
+        else:
+            lost = self.step - self._saved_step
+            saved = f"the run is saved at step {self._saved_step:,}"
+            self.progress.message(f"left without saving the last {lost:,} steps; {saved}")
 
     def _saved_text(self, error: BaseException) -> str:
         at = f"the run is saved at step {self._saved_step}"
