@@ -117,7 +117,8 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def _outcome(self, expected: Expectation) -> tuple[float, float, bool]:
         """Reward, continuation and end that follow the action."""
-        reward, continues = (float(part) for part in expected.outcome)
+        outcome = expected.outcome
+        reward, continues = float(outcome.reward), float(outcome.continues)
         if self.outcome == "expected":
             return reward, continues, continues < 0.5
         if expected.rewards is not None:

@@ -161,7 +161,7 @@ class Learner:
         """Fresh noise for the rollouts from the states of these windows."""
         windows, length = batch.action.shape
         horizon = self.config.imagination.horizon
-        rollouts = windows * self.world_model.branches(length, horizon)
+        rollouts = self.world_model.rollouts(windows, length, horizon)
         return rollout_noise(self.world_model, rollouts, 0, horizon, self.uniform)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
@@ -232,6 +232,7 @@ def _adam(
         parameters,
         lr=rate,
         eps=config.epsilon,
+        weight_decay=config.weight_decay,
         fused=True,
         capturable=backend.device.type == "cuda",
     )

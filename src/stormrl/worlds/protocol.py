@@ -151,6 +151,10 @@ class World(nn.Module, ABC):
         """
         raise self._no_branches()
 
+    def rollouts(self, windows: int, length: int, horizon: int) -> int:
+        """How many dreams `branch` goes on with, of so many windows: by default all there are."""
+        return windows * self.branches(length, horizon)
+
     def branch(
         self, windows: Batch, seen: Any, room: int, noise: tuple[Tensor, ...]
     ) -> tuple[Carry, View, Float[Tensor, " N"]]:

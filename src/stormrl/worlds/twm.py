@@ -1,0 +1,415 @@
+"""TWM's world model (Robine et al. 2023): autoencoder of stacked frames and a Transformer-XL.
+
+The two learn apart, each with an optimizer of its own: the autoencoder from pictures, and a little
+from what was predicted of them; the Transformer from the latents as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stormrl.config.parts import AgentConfig
+from stormrl.config.twm import TwmConfig
+from stormrl.errors import UserError
+from stormrl.nn.functional import masked_mean, sample_index, straight_through
+from stormrl.nn.precision import compute_dtype
+from stormrl.nn.silu import silu_mlp, start_last_uniformly, start_uniformly
+from stormrl.nn.stacked import StackDecoder, StackEncoder
+from stormrl.spaces import Spaces
+from stormrl.types import Batch, Carry, Prediction, Uniform, View
+from stormrl.worlds.protocol import Group, Lesson, World
+from stormrl.worlds.transformer_xl import TransformerXL, XLCache
+
+LUMINANCE = 0.2989, 0.587, 0.114
+"""Of red, green and blue, as the Arcade Learning Environment makes grey of colours."""
+
+
+class Moments(NamedTuple):
+    """Where dreams may begin: two successive latents, and what lies between them."""
+
+    before: Float[Tensor, "N Z"]
+    action: Int[Tensor, " N"]
+    reward: Float[Tensor, " N"]
+    ended: Bool[Tensor, " N"]
+    """Whether an episode ended between them."""
+    z: Float[Tensor, "N Z"]
+    spare: Float[Tensor, "N Z"]
+    """Latents of other real moments, where dreams that are over begin anew."""
+
+
+class Dream(NamedTuple):
+    """Where an imagined trajectory stands."""
+
+    z: Float[Tensor, "B Z"]
+    reward: Float[Tensor, " B"]
+    """Of the step to here."""
+    ended: Bool[Tensor, " B"]
+    """Whether that step was the last of an episode."""
+    worth: Float[Tensor, " B"]
+    """Product of the discounts since the trajectory began, or began anew."""
+    restarts: Bool[Tensor, " B"]
+    """Whether it begins anew once that is next to nothing."""
+    spare: Float[Tensor, "B Z"]
+    """Where it does so: each row in a drawn one of all rows."""
+    cache: XLCache
+
+
+class Expected(NamedTuple):
+    """What the predictors say of a hidden state."""
+
+    logits: Float[Tensor, "*n K C"]
+    """Of the next latent."""
+    reward: Float[Tensor, "*n"]
+    discount: Float[Tensor, "*n"]
+    """As logits: what the step leaves of all that comes after it."""
+
+
+class TwmWorld(World):
+    """Latents of four stacked grey frames; a Transformer-XL over latents, actions and rewards.
+
+    Colours become luminance in here, not in the environment: replay, films, pages and scores are
+    those of every other world model. An agent sees the latent alone.
+    """
+
+    config_class = TwmConfig
+    config: TwmConfig
+
+    def __init__(self, config: TwmConfig, spaces: Spaces, dreams: int = 400) -> None:
+        """dreams: how many trajectories are drawn of all that could begin in a batch.
+
+        Raises `UserError` unless pictures are RGB.
+        """
+        super().__init__()
+        if spaces.observation.channels != len(LUMINANCE):
+            remedy = "TWM makes grey of RGB pictures; give an environment that shows them"
+            raise UserError("world_model.kind", f"twm: {remedy}")
+        self.config, self.spaces, self.dreams = config, spaces, dreams
+        latent, image, width = config.latent.size, config.image, config.sequence.width
+        self.view_sizes = latent, 0
+        self.encoder = StackEncoder(image.frames, image.channels, image.head, latent)
+        self.decoder = StackDecoder(latent, image.frames, image.channels)
+        self.sequence = TransformerXL(config.sequence, latent, spaces.action.n)
+        self.latent_head = _head(config, width, config.latent_head, latent)
+        self.reward_head = _head(config, width, config.head, 1)
+        self.continues_head = _head(config, width, config.head, 1, config.continuation_bias)
+
+    @classmethod
+    def of(cls, agent: AgentConfig, spaces: Spaces, device: torch.device) -> Self:
+        """The world model of an agent's configuration."""
+        return cls(agent.world_model, spaces, agent.imagination.batch_size)
+
+    def groups(self) -> dict[str, Group]:
+        """Autoencoder, and what predicts its latents."""
+        seeing = [*self.encoder.parameters(), *self.decoder.parameters()]
+        heads = self.latent_head, self.reward_head, self.continues_head
+        guessing = [p for part in (self.sequence, *heads) for p in part.parameters()]
+        return {
+            "observation": Group(seeing, self.config.observation_optimizer),
+            "dynamics": Group(guessing, self.config.optimizer),
+        }
+
+    def stacks(
+        self,
+        obs: UInt8[Tensor, "B T channels height width"],
+        is_first: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B T frames height width"]:
+        """Each frame with those before it, oldest first, in grey of the scale [0, 1].
+
+        Before an episode, or before the window, the first frame stands in for those that lack.
+        """
+        frames, (rows, steps) = self.config.image.frames, is_first.shape
+        places = torch.arange(steps, device=obs.device)
+        begin = torch.where(is_first, places, 0).cummax(dim=1).values
+        age = torch.arange(frames - 1, -1, -1, device=obs.device)
+        source = torch.maximum(places[:, None] - age, begin[..., None])
+        row = torch.arange(rows, device=obs.device)[:, None, None] * steps
+        grey = luminance(obs).flatten(0, 1).index_select(0, (source + row).flatten())
+        return grey.unflatten(0, (rows, steps, frames))
+
+    def encode(self, stacks: Float[Tensor, "*n frames height width"]) -> Float[Tensor, "*n K C"]:
+        """Logits of the posterior q(z_t | o_t), normalised."""
+        latent, lead = self.config.latent, stacks.shape[:-3]
+        logits = self.encoder(stacks.flatten(0, -4).to(compute_dtype(stacks))).float()
+        shape = *lead, latent.categoricals, latent.classes
+        return logits.reshape(shape).log_softmax(-1)
+
+    def images(self, z: Float[Tensor, "*n Z"]) -> Float[Tensor, "*n frames height width"]:
+        """Stacked frames of latents in the scale [0, 1], not clamped to it."""
+        return self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
+
+    def expect(self, h: Float[Tensor, "*n D"]) -> Expected:
+        """What follows a hidden state."""
+        latent, bent = self.config.latent, F.silu(h)
+        logits = self.latent_head(bent).float()
+        return Expected(
+            logits.unflatten(-1, (latent.categoricals, latent.classes)).log_softmax(-1),
+            self.reward_head(bent).squeeze(-1).float(),
+            self.continues_head(bent).squeeze(-1).float(),
+        )
+
+    def rewards(self, reward: Tensor) -> Tensor:
+        """Rewards as the model learns them."""
+        return reward.tanh() if self.config.reward_transform == "tanh" else reward
+
+    # Learning.
+
+    def loss_noise(self, batch: Batch, uniform: Uniform) -> Float[Tensor, "B T1 K1"]:
+        """Numbers for the draws from the posterior, and for the choice where dreams begin."""
+        rows, window = batch.action.shape
+        steps = window - self.config.lead - 1
+        return uniform((rows, steps, self.config.latent.categoricals + 1))
+
+    def loss(self, batch: Batch, noise: Float[Tensor, "B T1 K1"]) -> Lesson:
+        """Losses of autoencoder and dynamics, and the moments at which dreams may begin.
+
+        Of a window, the first step after the lead is context, the last one gives a target alone.
+        """
+        c, lead = self.config, self.config.lead
+        stacks = self.stacks(batch.obs, batch.is_first)[:, lead:]
+        draw, choice = noise[..., :-1], noise[:, 1:, -1]
+        logits = self.encode(stacks[:, 1:-1])
+        with torch.no_grad():
+            around = self.encode(torch.stack([stacks[:, 0], stacks[:, -1]], dim=1))
+        z = _drawn(logits, draw[:, 1:])
+        before = _drawn(around[:, 0], draw[:, 0])
+        reconstruction = self._reconstruction_loss(stacks[:, 1:-1], z)
+
+        z = torch.cat([before[:, None], z.detach()], dim=1)
+        action, reward = batch.action[:, lead:-1], self.rewards(batch.reward[:, lead:-1])
+        alive = batch.continues[:, lead:-1]
+        ends = (alive == 0) | batch.is_first[:, lead + 1 :]
+        expected = self.expect(self.sequence(z, action, reward, ends))
+        target = torch.cat([logits.detach()[:, 1:], around[:, 1:]], dim=1)
+        entropy = _entropy(logits) / self._largest_entropy
+        missing = (c.entropy_floor - entropy.mean()).relu()
+        # Drawn to what the same weights predicted; nothing is drawn the other way by it.
+        prediction = expected.logits.detach()[:, :-1].exp()
+        losses = {
+            "reconstruction": reconstruction,
+            "missing_entropy": missing,
+            "consistency": -(prediction * logits).sum((-2, -1)).mean(),
+            **self._dynamics_losses(expected, target, reward, c.discount * alive, ends),
+        }
+        observation = (
+            c.reconstruction_weight * reconstruction
+            + c.entropy_weight * missing
+            + c.consistency_weight * losses["consistency"]
+        )
+        dynamics = (
+            c.dynamics_weight * losses["dynamics"]
+            + c.reward_weight * losses["reward"]
+            + c.continuation_weight * losses["continuation"]
+        )
+        metrics = {name: value.detach() for name, value in losses.items()}
+        metrics |= self._entropies(logits, expected, target, ends)
+        metrics["total"] = (observation + dynamics).detach()
+        seen = self._moments(z, action, reward, ends, choice)
+        return Lesson({"observation": observation, "dynamics": dynamics}, metrics, seen)
+
+    # Acting.
+
+    def begin(self, rows: int) -> Carry:
+        """The frames before the first."""
+        height, width, channels = self.spaces.observation.shape
+        shape = rows, self.config.lead, channels, height, width
+        return (torch.zeros(shape, dtype=torch.uint8, device=self.device),)
+
+    def see_noise(self, rows: int, uniform: Uniform) -> Tensor:
+        """None: acting draws no latents."""
+        return torch.empty(rows, 0, device=self.device)
+
+    def see(
+        self,
+        carry: Carry,
+        obs: UInt8[Tensor, "B channels height width"],
+        action: Int[Tensor, " B"],
+        is_first: Bool[Tensor, " B"],
+        noise: Tensor,
+    ) -> tuple[Carry, View]:
+        """The most probable latent of the last frames; the Transformer has no part in it."""
+        (frames,) = carry
+        frames = torch.cat([frames, obs[:, None]], dim=1)
+        frames = torch.where(is_first[:, None, None, None, None], obs[:, None], frames)
+        grey = luminance(frames)
+        logits = self.encode(grey)
+        z = F.one_hot(logits.argmax(-1), logits.shape[-1]).float().flatten(-2)
+        return (frames[:, 1:],), View(z, None, belief=logits.exp())
+
+    # Dreaming.
+
+    def dream_noise(
+        self, rows: int, context: int, horizon: int, uniform: Uniform
+    ) -> tuple[tuple[Tensor, ...], Float[Tensor, "B H K1"]]:
+        """Numbers for the latents of the context and the first dreamt one, then for each step.
+
+        The last of each step decides where a dream that is over begins anew.
+        """
+        k = self.config.latent.categoricals
+        steps = uniform((rows, horizon, k + 1))
+        return ((uniform((rows, context + 1, k)),) if context else ()), steps
+
+    def start(self, windows: Batch, room: int, noise: tuple[Tensor, ...]) -> tuple[Dream, View]:
+        """The latent that is expected after the last step of real windows; it has no end."""
+        (draw,) = noise
+        z = _drawn(self.encode(self.stacks(windows.obs, windows.is_first)), draw[:, :-1])
+        reward = self.rewards(windows.reward)
+        ended = windows.continues[:, -1] == 0
+        ends = (windows.continues == 0) | F.pad(windows.is_first[:, 1:], (0, 1))
+        length = windows.action.shape[1] + room
+        h, cache = self.sequence.prefill(z, windows.action, reward, ends, length)
+        expected = self.expect(h)
+        z = _drawn(expected.logits, draw[:, -1])
+        worth = torch.ones_like(reward[:, 0])
+        dream = Dream(z, reward[:, -1], ended, worth, worth < 0, z, cache)
+        return dream, self._view(expected, dream)
+
+    def branches(self, length: int, horizon: int) -> int:
+        """The steps of a window that are learned from: each has one before it, and no end."""
+        return length - self.config.lead - 2
+
+    def rollouts(self, windows: int, length: int, horizon: int) -> int:
+        """A drawn part of them."""
+        return min(self.dreams, windows * self.branches(length, horizon))
+
+    def branch(
+        self, windows: Batch, seen: Any, room: int, noise: tuple[Tensor, ...]
+    ) -> tuple[Dream, View, Float[Tensor, " N"]]:
+        """The latents that `loss` drew, each after the one before it; draws nothing."""
+        assert isinstance(seen, Moments)
+        last = [part[:, None] for part in seen[:4]]
+        before, action, reward, ended = last
+        _, cache = self.sequence.prefill(before, action, reward, ended, room + 1)
+        worth = torch.ones_like(seen.reward)
+        restarts = torch.full_like(seen.ended, self.config.restart_below > 0)
+        dream = Dream(seen.z, seen.reward, seen.ended, worth, restarts, seen.spare, cache)
+        return dream, View(seen.z, None), worth
+
+    def dream(
+        self, carry: Carry, action: Int[Tensor, " B"], noise: Float[Tensor, "B K1"]
+    ) -> tuple[Dream, View]:
+        """One step of the sequence model, and a draw from what it expects.
+
+        A dream that is worth next to nothing goes on in another real moment, as one that has
+        ended: attention does not look back from there.
+        """
+        assert isinstance(carry, Dream)
+        h = self.sequence.step(carry.z, action, carry.reward, carry.ended, carry.cache)
+        expected = self.expect(h)
+        z = _drawn(expected.logits, noise[:, :-1])
+        worth = carry.worth * expected.discount.sigmoid()
+        ended = carry.restarts & (worth < self.config.restart_below)
+        other = (noise[:, -1] * len(z)).long().clamp(max=len(z) - 1)
+        z = torch.where(ended[:, None], carry.spare[other], z)
+        worth = torch.where(ended, 1.0, worth)
+        dream = carry._replace(z=z, reward=expected.reward, ended=ended, worth=worth)
+        return dream, self._view(expected, dream)
+
+    def again(self, carry: Carry) -> Dream:
+        """A copy of what moves on in place; keys and values are overwritten where they matter."""
+        assert isinstance(carry, Dream)
+        visible, slot = carry.cache.visible.clone(), carry.cache.slot.clone()
+        return carry._replace(cache=carry.cache._replace(visible=visible, slot=slot))
+
+    def judge(self, view: View, action: Int[Tensor, "B H"]) -> Prediction:
+        """What was predicted on the way, for the next step takes it up."""
+        assert view.outcome is not None
+        return view.outcome
+
+    def decode(self, view: View) -> Float[Tensor, "*n channels height width"]:
+        """The newest of the stacked frames, in grey, not clamped to [0, 1]."""
+        assert view.z is not None
+        channels = self.spaces.observation.channels
+        newest = self.images(view.z)[..., -1:, :, :]
+        return newest.expand(*newest.shape[:-3], channels, *newest.shape[-2:])
+
+    @property
+    def _largest_entropy(self) -> float:
+        return math.log(self.config.latent.classes)
+
+    def _reconstruction_loss(self, stacks: Tensor, z: Tensor) -> Float[Tensor, ""]:
+        """Half the squared error, summed over a stack's pixels, averaged over stacks."""
+        error = self.images(z).float() - stacks
+        return 0.5 * error.square().sum((-3, -2, -1)).mean()
+
+    def _dynamics_losses(
+        self,
+        expected: Expected,
+        target: Float[Tensor, "B T K C"],
+        reward: Float[Tensor, "B T1"],
+        discount: Float[Tensor, "B T1"],
+        ends: Bool[Tensor, "B T1"],
+    ) -> dict[str, Tensor]:
+        """Of every step but the context, which is there to be looked back on."""
+        logits, mean, lasting = (part[:, 1:] for part in expected)
+        # Where an episode ended, the next frame is one of another.
+        counted = (~ends[:, 1:]).float()
+        surprise = -(target.exp() * logits).sum((-2, -1))
+        return {
+            "dynamics": masked_mean(surprise, counted),
+            "reward": 0.5 * (mean - reward[:, 1:]).square().mean(),
+            "continuation": F.binary_cross_entropy_with_logits(lasting, discount[:, 1:]),
+        }
+
+    def _entropies(
+        self, posterior: Tensor, expected: Expected, target: Tensor, ends: Tensor
+    ) -> dict[str, Tensor]:
+        prior = expected.logits.detach()[:, 1:]
+        kl = (target.exp() * (target - prior)).sum((-2, -1))
+        return {
+            "kl": masked_mean(kl, (~ends[:, 1:]).float()),
+            "posterior_entropy": _entropy(posterior.detach()).mean(),
+            "prior_entropy": _entropy(prior).mean(),
+        }
+
+    def _moments(
+        self, z: Tensor, action: Tensor, reward: Tensor, ends: Tensor, choice: Tensor
+    ) -> Moments:
+        """Pairs of successive steps, drawn without replacement, and as many spare latents."""
+        pairs = z[:, :-1], action[:, :-1], reward[:, :-1], ends[:, :-1], z[:, 1:]
+        order = choice.flatten().argsort()
+        chosen, spare = order[: self.dreams], order.flip(0)[: self.dreams]
+        before, done, paid, ended, now = (part.flatten(0, 1)[chosen] for part in pairs)
+        return Moments(before, done, paid, ended, now, pairs[-1].flatten(0, 1)[spare])
+
+    def _view(self, expected: Expected, dream: Dream) -> View:
+        share = expected.discount.sigmoid() / self.config.discount
+        continues = torch.where(dream.ended, 0.0, share)
+        outcome = Prediction(expected.reward, continues, dream.ended)
+        return View(dream.z, None, belief=expected.logits.exp(), outcome=outcome)
+
+
+def luminance(
+    obs: UInt8[Tensor, "*n channels height width"],
+) -> Float[Tensor, "*n height width"]:
+    """Grey of RGB pictures in the scale [0, 1]."""
+    red, green, blue = obs.unbind(-3)
+    r, g, b = (share / sum(LUMINANCE) / 255 for share in LUMINANCE)
+    return (red.float() * r).add_(green, alpha=g).add_(blue, alpha=b)
+
+
+def _head(
+    config: TwmConfig, width: int, head: Any, outputs: int, bias: float = 0.0
+) -> nn.Sequential:
+    mlp = silu_mlp(width, head.width, head.layers, outputs, config.sequence.dropout)
+    start_uniformly(mlp)
+    start_last_uniformly(mlp[-1], bias)  # pyright: ignore[reportArgumentType]
+    return mlp
+
+
+def _drawn(
+    logits: Float[Tensor, "*n K C"], uniform: Float[Tensor, "*n K"]
+) -> Float[Tensor, "*n Z"]:
+    """One-hot draws, flattened, with the gradient of the probabilities."""
+    probs = logits.exp()
+    return straight_through(sample_index(probs, uniform), probs).flatten(-2)
+
+
+def _entropy(logits: Float[Tensor, "*n K C"]) -> Float[Tensor, "*n"]:
+    """Of one categorical variable in the mean, in nats; of normalised logits."""
+    return -(logits.exp() * logits).sum(-1).mean(-1)
