@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stormrl.config.parts import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
+from stormrl.config.common import CategoricalConfig, ConvConfig, HeadConfig
+from stormrl.config.parts import AgentConfig, RunConfig, storm
 from stormrl.config.presets import agent_config
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.history.progress import SilentProgress
@@ -21,7 +22,7 @@ WARMUP, UPDATES = 256, 350
 def quick() -> AgentConfig:
     """A model that begins to learn Catch within some hundred updates of 50 ms."""
     agent = agent_config(size="toy")
-    world_model, actor_critic = agent.world_model, agent.actor_critic
+    world_model, actor_critic = storm(agent), agent.actor_critic
     head = HeadConfig(width=64)
     return replace(
         agent,

@@ -5,7 +5,8 @@ Counted in multiplications with an addition each; a floating-point operation is 
 
 from typing import NamedTuple
 
-from stormrl.config.parts import AgentConfig, HeadConfig, WorldModelConfig
+from stormrl.config.common import HeadConfig
+from stormrl.config.parts import AgentConfig, WorldModelConfig, storm
 
 IMAGE_CHANNELS, SIDE, KERNEL = 3, 64, 4 * 4
 CONTINUES = 1
@@ -26,7 +27,7 @@ class Count(NamedTuple):
 
 def iteration(config: AgentConfig, actions: int) -> Count:
     return Count(
-        world_model_update(config.world_model, actions),
+        world_model_update(storm(config), actions),
         reading_contexts(config, actions),
         imagined_steps(config, actions),
         actor_critic_update(config, actions),
@@ -56,7 +57,7 @@ def world_model_update(config: WorldModelConfig, actions: int) -> int:
 
 def reading_contexts(config: AgentConfig, actions: int) -> int:
     model, rows, steps = (
-        config.world_model,
+        storm(config),
         config.imagination.batch_size,
         config.imagination.context,
     )
@@ -77,7 +78,7 @@ def reading_contexts(config: AgentConfig, actions: int) -> int:
 
 
 def imagined_steps(config: AgentConfig, actions: int) -> int:
-    model, agent, rows = config.world_model, config.actor_critic, config.imagination.batch_size
+    model, agent, rows = storm(config), config.actor_critic, config.imagination.batch_size
     horizon, slots = (
         config.imagination.horizon,
         config.imagination.context + config.imagination.horizon,
@@ -97,7 +98,7 @@ def imagined_steps(config: AgentConfig, actions: int) -> int:
 
 def actor_critic_update(config: AgentConfig, actions: int) -> int:
     agent, imagination = config.actor_critic, config.imagination
-    state = config.world_model.latent.size + config.world_model.sequence.width
+    state = storm(config).latent.size + storm(config).sequence.width
     acted = imagination.batch_size * imagination.horizon
     seen = imagination.batch_size * (imagination.horizon + 1)
     bins = agent.two_hot.bins

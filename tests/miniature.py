@@ -9,13 +9,9 @@ from torch import Tensor, nn
 
 from stormrl.acting.actor import Acting
 from stormrl.agents.reinforce import ActorCritic
-from stormrl.config.parts import (
-    AgentConfig,
-    CategoricalConfig,
-    ConvConfig,
-    HeadConfig,
-    WorldModelConfig,
-)
+from stormrl.config.common import CategoricalConfig, ConvConfig, HeadConfig
+from stormrl.config.parts import AgentConfig, WorldModelConfig, storm
+from stormrl.config.presets import PRESETS, agent_config
 from stormrl.experience.replay import Replay
 from stormrl.learning.learner import Learner
 from stormrl.machine.device import Backend
@@ -27,6 +23,8 @@ from stormrl.worlds.memory import Memory
 ACTIONS = 3
 SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(ACTIONS))
 K, C, WIDTH = 3, 4, 16
+STORMS = [name for name in PRESETS if isinstance(agent_config(name).world_model, WorldModelConfig)]
+"""Presets of STORM."""
 CPU = Backend(torch.device("cpu"))
 
 
@@ -41,7 +39,7 @@ def shrunk(config: AgentConfig | None = None) -> AgentConfig:
             image=ConvConfig(channels=2),
             latent=replace(config.world_model.latent, categoricals=K, classes=C),
             sequence=replace(
-                config.world_model.sequence, width=WIDTH, heads=2, feedforward=24, max_length=12
+                storm(config).sequence, width=WIDTH, heads=2, feedforward=24, max_length=12
             ),
             head=head,
             batch_size=2,
@@ -55,7 +53,7 @@ def shrunk(config: AgentConfig | None = None) -> AgentConfig:
 
 
 def world_model_config(**fields) -> WorldModelConfig:
-    return replace(shrunk().world_model, **fields)
+    return replace(storm(shrunk()), **fields)
 
 
 def world_model(**fields) -> WorldModel:
@@ -97,6 +95,7 @@ def random_batch(batch: int = 2, steps: int = 6, resets: tuple[tuple[int, int], 
         reward=torch.randn(batch, steps) * 3,
         continues=(torch.rand(batch, steps) > 0.2).float(),
         is_first=is_first,
+        row=torch.arange(batch * steps).view(batch, steps),
     )
 
 

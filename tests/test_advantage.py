@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from miniature import array
 from stormrl.agents.advantage import AdvantageActorCritic
 from stormrl.agents.features import VectorState
-from stormrl.config.parts import HeadConfig
-from stormrl.config.twm import AdvantageConfig
+from stormrl.config.twm import AdvantageConfig, PerceptronConfig
 from stormrl.nn.functional import generalised_advantages, products_so_far
 from stormrl.types import Trajectory, View
 
 B, H, Z, A = 3, 6, 8, 4
-CONFIG = AdvantageConfig(head=HeadConfig(layers=2, width=7))
+CONFIG = AdvantageConfig(head=PerceptronConfig(layers=2, width=7))
 
 
 def agent(**fields: float) -> AdvantageActorCritic:

@@ -6,7 +6,7 @@ import pytest
 
 import believed
 from miniature import world_model
-from stormrl.config.parts import TwoHotConfig
+from stormrl.config.common import TwoHotConfig
 from stormrl.dreams.env import DreamEnv
 from stormrl.envs import PROTOCOLS, make_env
 from stormrl.envs.toy import BALL_COLOUR, CELL, GRID, PADDLE_COLOUR

@@ -24,7 +24,7 @@ from stormrl.bench.timing import spread
 from stormrl.cli import main
 from stormrl.commands.bench import BenchOptions, combinations
 from stormrl.commands.bench_tables import show
-from stormrl.config.parts import AgentConfig, RunConfig
+from stormrl.config.parts import AgentConfig, RunConfig, storm
 from stormrl.config.presets import agent_config
 from stormrl.errors import UserError
 
@@ -160,10 +160,10 @@ def test_a_dimension_grows_and_all_else_stays() -> None:
         name: [d.of(d.scale(TOY, f)) for f in (0.5, 1, 2, 4)] for name, d in DIMENSIONS.items()
     }
     own = {
-        "width": TOY.world_model.sequence.width,
+        "width": storm(TOY).sequence.width,
         "batch": TOY.imagination.batch_size,
         "horizon": TOY.imagination.horizon,
-        "layers": TOY.world_model.sequence.layers,
+        "layers": storm(TOY).sequence.layers,
         "context": TOY.imagination.context,
     }
     assert values == {name: [n / 2, n, 2 * n, 4 * n] for name, n in own.items()}

@@ -10,7 +10,7 @@ import hand_count
 from miniature import ACTIONS, SPACES, learner, posterior_noise, random_batch, shrunk
 from stormrl.bench.counting import count_flops, count_operators
 from stormrl.bench.timing import Work
-from stormrl.config.parts import AgentConfig
+from stormrl.config.parts import AgentConfig, storm
 from stormrl.config.presets import agent_config
 from stormrl.learning.learner import Learner
 from stormrl.machine.device import Backend
@@ -46,7 +46,7 @@ def stages(model: Learner) -> dict[str, Work]:
 def lopsided() -> AgentConfig:
     """No two sizes alike, so that none can stand for another."""
     config = shrunk()
-    model = config.world_model
+    model = storm(config)
     sequence = replace(model.sequence, width=20, heads=2, feedforward=28, layers=3)
     head = replace(model.head, layers=3, width=11)
     return replace(

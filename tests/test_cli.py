@@ -13,11 +13,12 @@ import pytest
 import stormrl
 from stormrl.cli import COMMANDS, main
 from stormrl.commands.flags import flags, parse
-from stormrl.commands.presets import changes
+from stormrl.commands.presets import changes, default_like
 from stormrl.commands.train import PROG, NewRun
 from stormrl.config import presets
 from stormrl.config.json import config_from_dict
 from stormrl.config.parts import AgentConfig
+from stormrl.config.validation import unchecked
 from videos import read_video
 
 Captured = pytest.CaptureFixture[str]
@@ -160,7 +161,10 @@ def test_preset_and_size_decide_the_defaults(preset: str, size: str) -> None:
 def test_the_flags_that_presets_lists_have_the_effect_of_the_preset(name: str) -> None:
     edit = {**presets.PRESETS, **presets.ABLATIONS}[name]
     args = [word for flag, value in changes(edit).items() for word in (flag, str(value))]
-    assert parse(NewRun, ["--env", "a", *args], PROG).agent == edit(AgentConfig())
+    with unchecked():
+        default = NewRun(env="", agent=default_like(edit(AgentConfig())))
+    given = parse(NewRun, ["--env", "a", *args], PROG, default)
+    assert given.agent == edit(AgentConfig())
 
 
 def test_every_field_of_a_run_has_a_flag() -> None:
@@ -292,7 +296,7 @@ def test_presets_shows_each_flag_in_the_row_of_its_name(capsys: Captured) -> Non
 
 def test_presets_tells_sizes_in_parameters(capsys: Captured) -> None:
     record = json_of(capsys, "presets")
-    assert list(record["presets"]) == ["paper", "official", "lean"]
+    assert list(record["presets"]) == ["paper", "official", "lean", "dreamerv3"]
     base = record["sizes"]["base"]["parameters"]["world_model"]
     assert base["encoder"] == 690_624
     assert base["decoder"] == 4_884_931

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from random_configs import edited
 from stormrl.cli import main
+from stormrl.config.common import HeadConfig, TwoHotConfig
 from stormrl.config.constraints import Above, AtLeast, Constraint, Fraction, Positive, Within
 from stormrl.config.json import config_from_dict
 from stormrl.config.parts import (
     ActorCriticConfig,
     AgentConfig,
-    HeadConfig,
     RunConfig,
     TransformerConfig,
-    TwoHotConfig,
     WorldModelConfig,
 )
 from stormrl.config.validation import Config, unchecked, validate

@@ -9,7 +9,8 @@ import pytest
 from broken_runs import CONFIGS, recorded, run_config, train
 from small_runs import new_run
 from stormrl import cli
-from stormrl.config.parts import RunConfig, TwoHotConfig
+from stormrl.config.common import TwoHotConfig
+from stormrl.config.parts import RunConfig
 from stormrl.config.presets import agent_config
 from stormrl.disk.jsonlines import read_jsonlines
 from stormrl.errors import UserError

@@ -8,10 +8,10 @@ from gymnasium.utils.env_checker import check_env
 from miniature import ACTIONS, C, K, array, learner, softmax, world_model
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.dreams.env import DreamContext, DreamEnv, picture
-from stormrl.nn.functional import symexp
+from stormrl.nn.functional import symexp, tempered
 from stormrl.types import View
 from stormrl.worlds.latent import WorldModel
-from stormrl.worlds.stream import LatentMind, UnboundedSequence, tempered
+from stormrl.worlds.stream import LatentMind, UnboundedSequence
 
 WINDOW = 7
 """Steps of the miniature's training windows; its sequence model has twelve positions."""
@@ -191,8 +191,8 @@ def test_temperature_is_a_power_of_the_probabilities() -> None:
         powered = array(probs) ** (1 / temperature)
         expected = powered / powered.sum()
         np.testing.assert_allclose(array(tempered(probs, temperature)), expected, atol=1e-6)
-    assert tempered(probs, 0).tolist() == [[[1, 0, 0]]]
-    torch.testing.assert_close(tempered(probs, 1), probs)
+    assert tempered(probs, 0.0).tolist() == [[[1, 0, 0]]]
+    torch.testing.assert_close(tempered(probs, 1.0), probs)
 
 
 def test_without_temperature_nothing_is_left_to_chance(model: WorldModel) -> None:

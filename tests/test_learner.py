@@ -19,11 +19,13 @@ from miniature import (
     random_batch,
     shrunk,
 )
-from stormrl.config.parts import AgentConfig, OptimizerConfig
+from stormrl.config.common import OptimizerConfig
+from stormrl.config.parts import AgentConfig, WorldModelConfig, storm
 from stormrl.learning.learner import Learner
 from stormrl.learning.state import learner_tensors
 from stormrl.machine.device import Backend
 from stormrl.types import Batch
+from stormrl.worlds.build import WORLDS
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.protocol import Group, Lesson
 
@@ -168,7 +170,7 @@ def test_learning_goes_on_after_a_skipped_update_as_if_it_had_not_been() -> None
 
 def without_dropout(config: AgentConfig | None = None) -> AgentConfig:
     config = config or AgentConfig()
-    sequence = replace(config.world_model.sequence, dropout=0.0, attention_dropout=0.0)
+    sequence = replace(storm(config).sequence, dropout=0.0, attention_dropout=0.0)
     return replace(config, world_model=replace(config.world_model, sequence=sequence))
 
 
@@ -215,7 +217,8 @@ def test_updates_from_replay_repeat_with_the_seed() -> None:
     for _ in range(2):
         torch.manual_seed(5)
         model = learner()
-        metrics = [model.update_world_model(replay), model.update_agent(replay)]
+        updated = [model.update_world_model(replay), model.update_agent(replay)]
+        metrics = [part.metrics for part in updated]
         assert all(float(m["skipped"]) == 0 for m in metrics)
         assert not any(value.requires_grad for m in metrics for value in m.values())
         results.append(snapshot(model))
@@ -329,7 +332,7 @@ class TwoGroups(WorldModel):
 
 
 def test_groups_of_parameters_have_optimizers_of_their_own(monkeypatch) -> None:
-    monkeypatch.setattr("stormrl.worlds.build.WorldModel", TwoGroups)
+    monkeypatch.setitem(WORLDS, WorldModelConfig, TwoGroups)
     model, batch = learner(), random_batch()
     world = model.world_model
     before = {name: p.detach().clone() for name, p in world.named_parameters()}
@@ -342,7 +345,7 @@ def test_groups_of_parameters_have_optimizers_of_their_own(monkeypatch) -> None:
 
 
 def test_no_group_is_moved_if_the_gradient_of_one_is_not_finite(monkeypatch) -> None:
-    monkeypatch.setattr("stormrl.worlds.build.WorldModel", TwoGroups)
+    monkeypatch.setitem(WORLDS, WorldModelConfig, TwoGroups)
     model, batch = learner(), random_batch()
     model.world_model.sequence.norm.weight.register_hook(lambda gradient: gradient * torch.nan)
     before = {name: p.detach().clone() for name, p in model.world_model.named_parameters()}

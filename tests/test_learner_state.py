@@ -5,13 +5,11 @@ import torch
 from torch import Tensor
 
 from miniature import SPACES
+from stormrl.config.common import CategoricalConfig, ConvConfig, HeadConfig
 from stormrl.config.parts import (
     ActingConfig,
     ActorCriticConfig,
     AgentConfig,
-    CategoricalConfig,
-    ConvConfig,
-    HeadConfig,
     ImaginationConfig,
     ReplayConfig,
     TransformerConfig,
@@ -59,7 +57,8 @@ def filled_replay() -> Replay:
 
 
 def update(learner: Learner, replay: Replay) -> dict[str, Tensor]:
-    return learner.update_world_model(replay) | learner.update_agent(replay)
+    parts = learner.update_world_model(replay), learner.update_agent(replay)
+    return parts[0].metrics | parts[1].metrics
 
 
 def flat(learner: Learner) -> dict[str, Tensor]:

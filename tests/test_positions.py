@@ -12,23 +12,25 @@ from torch import Tensor
 from miniature import (
     CPU,
     SPACES,
+    STORMS,
     StormLearner,
     filled_replay,
     memory_in,
     posterior_noise,
     random_batch,
 )
-from stormrl.config.parts import AgentConfig, CategoricalConfig, ConvConfig, HeadConfig, RunConfig
-from stormrl.config.presets import PRESETS, SIZES, agent_config
+from stormrl.config.common import CategoricalConfig, ConvConfig, HeadConfig
+from stormrl.config.parts import AgentConfig, RunConfig, storm
+from stormrl.config.presets import SIZES, agent_config
 from stormrl.errors import UserError
 from stormrl.runs import whole
 
-NAMES = list(itertools.product(PRESETS, SIZES))
+NAMES = list(itertools.product(STORMS, SIZES))
 
 
 def narrow(config: AgentConfig) -> AgentConfig:
     """As small as can be, but for the lengths of windows, dreams and memory."""
-    world, head = config.world_model, HeadConfig(layers=1, width=4)
+    world, head = storm(config), HeadConfig(layers=1, width=4)
     sequence = replace(world.sequence, width=4, heads=1, feedforward=4, layers=1)
     return replace(
         config,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import stormrl
-from miniature import learner, posterior_noise, random_batch, shrunk
+from miniature import STORMS, learner, posterior_noise, random_batch, shrunk
 from stormrl.config.json import config_from_dict
-from stormrl.config.parts import RunConfig, to_dict
+from stormrl.config.parts import RunConfig, storm, to_dict
 from stormrl.config.presets import ABLATIONS, PRESETS, SIZES, agent_config
 from stormrl.errors import UserError
 
@@ -92,13 +92,13 @@ def test_documented_fields_of_the_ablations_exist() -> None:
     ],
 )
 def test_an_ablation_is_one_edit(name: str, expected: dict) -> None:
-    for preset in PRESETS:
+    for preset in STORMS:
         config = agent_config(preset)
         assert difference(config, ABLATIONS[name](config)) == expected
 
 
 @pytest.mark.parametrize("ablation", [None, *ABLATIONS])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", STORMS)
 def test_every_preset_and_ablation_trains_and_is_read_back(
     preset: str, ablation: str | None
 ) -> None:
@@ -110,7 +110,7 @@ def test_every_preset_and_ablation_trains_and_is_read_back(
     assert config_from_dict(to_dict(run)) == run
 
     model = learner(config)
-    assert len(model.world_model.sequence.blocks) == config.world_model.sequence.layers
+    assert len(model.world_model.sequence.blocks) == storm(config).sequence.layers
     before = {name: p.clone() for name, p in model.world_model.named_parameters()}
     batch = random_batch(resets=((0, 2), (1, 0)))
     context = random_batch(4, 3, resets=((1, 1),))

@@ -22,7 +22,8 @@ from miniature import (
     softmax,
     world_model_config,
 )
-from stormrl.config.parts import CategoricalConfig, TransformerConfig
+from stormrl.config.common import CategoricalConfig
+from stormrl.config.parts import TransformerConfig
 from stormrl.worlds.transformer import Transformer, episode_mask
 
 LATENT = CategoricalConfig(K, C)

@@ -8,7 +8,7 @@ import torch
 
 import twm_miniature as miniature
 from miniature import array, softmax
-from stormrl.config.parts import CategoricalConfig
+from stormrl.config.common import CategoricalConfig
 from stormrl.config.twm import AdvantageConfig, StackedFramesConfig, TwmConfig
 from stormrl.errors import UserError
 from stormrl.learning.parameters import count_parameters

@@ -10,13 +10,11 @@ from torch import Tensor, nn
 
 from stormrl.agents.advantage import AdvantageActorCritic
 from stormrl.agents.features import agent_state
-from stormrl.config.parts import (
-    CategoricalConfig,
-    HeadConfig,
-    ImaginationConfig,
-)
+from stormrl.config.common import CategoricalConfig
+from stormrl.config.parts import ImaginationConfig
 from stormrl.config.twm import (
     AdvantageConfig,
+    PerceptronConfig,
     StackedFramesConfig,
     TransformerXLConfig,
     TwmConfig,
@@ -60,8 +58,8 @@ def world_config(**fields: Any) -> TwmConfig:
         sequence=TransformerXLConfig(
             width=WIDTH, layers=2, heads=2, head_width=6, feedforward=24, dropout=0.0
         ),
-        latent_head=HeadConfig(layers=2, width=12),
-        head=HeadConfig(layers=2, width=10),
+        latent_head=PerceptronConfig(layers=2, width=12),
+        head=PerceptronConfig(layers=2, width=10),
         batch_size=2,
         batch_length=5,
     )
@@ -69,7 +67,7 @@ def world_config(**fields: Any) -> TwmConfig:
 
 
 def agent_config(**fields: Any) -> AdvantageConfig:
-    return replace(AdvantageConfig(head=HeadConfig(layers=2, width=11)), **fields)
+    return replace(AdvantageConfig(head=PerceptronConfig(layers=2, width=11)), **fields)
 
 
 def parts(
@@ -118,6 +116,7 @@ def random_batch(rows: int, steps: int, actions: int = ACTIONS, seed: int = 0) -
         reward=torch.from_numpy(generator.standard_normal((rows, steps)).astype(np.float32)),
         continues=torch.from_numpy(continues),
         is_first=torch.from_numpy(generator.random_sample((rows, steps)) > 0.85),
+        row=torch.arange(rows * steps).reshape(rows, steps),
     )
 
 

@@ -23,6 +23,9 @@ class Batch(NamedTuple):
     reward: Float[Tensor, "B T"]
     continues: Float[Tensor, "B T"]
     is_first: Bool[Tensor, "B T"]
+    row: Int[Tensor, "B T"]
+    """Which row of replay each is, counted from the first ever added; -1 for those of no replay
+    of this run."""
 
 
 class View(NamedTuple):

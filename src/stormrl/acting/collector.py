@@ -16,7 +16,7 @@ from stormrl.acting.run_state import RunState
 from stormrl.disk.tensor_files import check_tensors
 from stormrl.envs import Protocol, restore, snapshot
 from stormrl.errors import UserError
-from stormrl.experience.replay import Replay
+from stormrl.experience.replay import Replay, final
 from stormrl.types import named_leaves, with_leaves
 
 ENV = "env."
@@ -49,6 +49,8 @@ class Collector:
         self.game.begin(seed)
         self.stored = 0
         """Steps of the episode in flight that are in replay: all, but in the middle of a step."""
+        self.finals = 0
+        """Rows of replay that are no steps: what episodes ended with."""
         self.carry = actor.begin(1)
 
     def step(self, random: bool) -> Episode | None:
@@ -65,6 +67,9 @@ class Collector:
         else:
             action, carry = self.decide()
         self.replay.add(self.game.step(action))
+        if self.game.over and self.actor.world.keeps_final:
+            self.replay.add(final(self.game.obs))
+            self.finals += 1
         self.carry, self.stored = carry, self.game.length
         return self.episode() if self.game.over else None
 

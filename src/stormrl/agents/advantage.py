@@ -47,6 +47,7 @@ class AdvantageActorCritic(Behaviour):
     @classmethod
     def of(cls, agent: AgentConfig, world: World) -> Self:
         """The agent of a configuration, on the part of the view that it names."""
+        assert isinstance(agent.actor_critic, AdvantageConfig)
         state = agent_state(agent.actor_critic.state, world)
         return cls(agent.actor_critic, state, world.spaces.action.n)
 

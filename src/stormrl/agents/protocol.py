@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stormrl.config.parts import AgentConfig
 from stormrl.types import Carry, Trajectory, View
-from stormrl.worlds.protocol import World
+from stormrl.worlds.protocol import Group, World
 
 
 class Opinion(NamedTuple):
@@ -38,6 +38,11 @@ class Behaviour(nn.Module, ABC):
     def of(cls, agent: AgentConfig, world: World) -> Self:
         """The agent of a configuration, on top of a world model."""
         return cls(agent.actor_critic, world)  # pyright: ignore[reportCallIssue]
+
+    def groups(self) -> dict[str, Group]:
+        """Its parameters by optimizer; one named `agent` for all of them."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return {"agent": Group(parameters, self.config.optimizer)}
 
     def begin(self, rows: int) -> Carry:
         """What it takes along from step to step, before the first."""
@@ -64,7 +69,8 @@ class Behaviour(nn.Module, ABC):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss on imagined trajectories, and numbers to write down. A function of tensors.
 
-        `taken` is the number of updates before this one.
+        Of several groups it is the sum: each is moved by its own part of the gradient. `taken` is
+        the number of updates before this one.
         """
 
     def updated(self, share: Float[Tensor, ""]) -> None:

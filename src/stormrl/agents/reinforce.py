@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -22,10 +23,11 @@ from stormrl.nn.functional import (
     percentiles,
     sample_index,
     straight_line,
+    weighted_mean,
 )
 from stormrl.nn.heads import MLP, TwoHotHead
 from stormrl.types import Carry, Trajectory, View
-from stormrl.worlds.protocol import World
+from stormrl.worlds.protocol import Group, World
 
 
 class ActorCritic(Behaviour):
@@ -46,7 +48,7 @@ class ActorCritic(Behaviour):
         self.config = config
         self.state = state
         head = config.head
-        self.actor = MLP(self.state.size, head.width, head.layers, actions)
+        self.actor = MLP(self.state.size, head, actions)
         self.critic = TwoHotHead(self.state.size, head, config.two_hot)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.register_buffer("scale_low", torch.zeros(()))
@@ -57,6 +59,17 @@ class ActorCritic(Behaviour):
         """The agent of a configuration, on the part of the view that it names."""
         state = agent_state(agent.actor_critic.state, world)
         return cls(agent.actor_critic, state, world.spaces.action.n)
+
+    def groups(self) -> dict[str, Group]:
+        """One for all, or the critic and the others apart."""
+        if self.config.optimizers == "one":
+            return super().groups()
+        critic = set(self.critic.parameters())
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return {
+            "actor": Group([p for p in trained if p not in critic], self.config.optimizer),
+            "critic": Group([p for p in trained if p in critic], self.config.optimizer),
+        }
 
     def probabilities(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
         """How likely the policy takes each action."""
@@ -98,17 +111,18 @@ class ActorCritic(Behaviour):
         logits = self.critic(states).float()
         value = self.critic.mean(logits.detach())
         returns = self._returns(trajectory, value)
-        counted = trajectory.weight[:, None].expand_as(returns)
-        scale = self._update_scale(torch.where(counted > 0, returns, masked_mean(returns, counted)))
+        real = trajectory.weight[:, None].expand_as(returns)
+        scale = self._update_scale(torch.where(real > 0, returns, masked_mean(returns, real)))
+        counted, mean = self._counted(trajectory)
 
         log_probs = self.policy(acted_on)
         chosen = log_probs.gather(-1, trajectory.action.unsqueeze(-1)).squeeze(-1)
         advantage = (returns - value[:, :-1]) / scale.clamp(min=self.config.scale_floor)
-        policy_loss = -masked_mean(chosen * advantage, counted)
-        entropy = masked_mean(categorical_entropy(log_probs), counted)
+        policy_loss = -mean(chosen * advantage, counted)
+        entropy = mean(categorical_entropy(log_probs), counted)
         targets = torch.stack([returns, self._slow_target(trajectory, states, acted_on)], dim=-1)
         critic_losses = self.critic.cross_entropies(logits[:, :-1], targets)
-        value_loss, slow_loss = (masked_mean(loss, counted) for loss in critic_losses.unbind(-1))
+        value_loss, slow_loss = (mean(loss, counted) for loss in critic_losses.unbind(-1))
         entropy_weight = self._entropy_weight(taken)
         total = policy_loss + value_loss + slow_loss - entropy_weight * entropy
         metrics = {
@@ -132,6 +146,14 @@ class ActorCritic(Behaviour):
         pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)
         for slow, fast in pairs:
             slow.lerp_(fast, rate)
+
+    def _counted(self, trajectory: Trajectory) -> tuple[Tensor, Callable[..., Tensor]]:
+        """How much each step [B, H] counts, and the mean that is taken with these weights."""
+        first = trajectory.weight[:, None]
+        if self.config.counted == "alike":
+            return first.expand_as(trajectory.reward), masked_mean
+        reached = (self.config.gamma * trajectory.continues[:, :-1]).cumprod(1)
+        return first * torch.cat([torch.ones_like(first), reached], dim=1), weighted_mean
 
     def _entropy_weight(self, taken: Tensor) -> Float[Tensor, ""]:
         c = self.config

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stormrl.config.parts import AgentConfig, HeadConfig, RunConfig
+from stormrl.config.common import HeadConfig
+from stormrl.config.parts import AgentConfig, RunConfig, storm
 from stormrl.errors import UserError
 
 Scaled = Callable[[AgentConfig, float], AgentConfig]
@@ -68,7 +69,7 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
 
 def _width(config: AgentConfig, factor: float) -> AgentConfig:
     """Every network's width; the latent and the number of heads stay."""
-    world_model, agent = config.world_model, config.actor_critic
+    world_model, agent = storm(config), config.actor_critic
     sequence = world_model.sequence
     return replace(
         config,
@@ -101,7 +102,7 @@ def _batch(config: AgentConfig, factor: float) -> AgentConfig:
 
 
 def _layers(config: AgentConfig, factor: float) -> AgentConfig:
-    sequence = config.world_model.sequence
+    sequence = storm(config).sequence
     sequence = replace(sequence, layers=_times(sequence.layers, factor))
     return replace(config, world_model=replace(config.world_model, sequence=sequence))
 
@@ -117,7 +118,7 @@ def _imagined(name: str) -> Scaled:
 
 def _with_positions(config: AgentConfig, length: int) -> AgentConfig:
     """The same with at least so many learned positions."""
-    sequence = config.world_model.sequence
+    sequence = storm(config).sequence
     sequence = replace(sequence, max_length=max(sequence.max_length, length))
     return replace(config, world_model=replace(config.world_model, sequence=sequence))
 

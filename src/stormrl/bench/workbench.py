@@ -121,7 +121,7 @@ class Workbench:
     def stages(self) -> Mapping[str, Work]:
         """Every stage by name, on the same experience and noise at every call."""
         learner, config = self.learner, self.learner.config.world_model
-        batch = self.replay.sample(config.batch_size, config.batch_length)
+        batch = self.replay.sample(config.batch_size, config.window)
         batch_noise = learner.loss_noise(batch)
         dream = self._dream()
         trajectory = dream.imagine()
@@ -150,7 +150,7 @@ class Workbench:
         if dreams.dreams_from == "contexts":
             context = self.replay.sample(dreams.batch_size, dreams.context)
             return ContextDream(self.learner, context)
-        batch = self.replay.sample(windows.batch_size, windows.batch_length)
+        batch = self.replay.sample(windows.batch_size, windows.window)
         return PosteriorDream(self.learner, batch)
 
     def parameters(self) -> dict[str, int]:

@@ -13,6 +13,7 @@ from stormrl.commands.flags import parse
 from stormrl.commands.output import number, print_json, results, table
 from stormrl.config.parts import AgentConfig, leaves, to_dict
 from stormrl.config.presets import ABLATIONS, PRESETS, SIZES, Edit, agent_config
+from stormrl.config.validation import unchecked
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 
 SPACES = Spaces(ImageSpace(64, 64, 3), DiscreteSpace(6))
@@ -45,7 +46,11 @@ def describe() -> dict[str, Any]:
 
     return {
         "presets": {
-            name: {"description": _summary(edit), "changes": changes(edit)}
+            name: {
+                "description": _summary(edit),
+                "system": edit(AgentConfig()).world_model.kind,
+                "changes": changes(edit),
+            }
             for name, edit in PRESETS.items()
         },
         "sizes": {
@@ -61,9 +66,19 @@ def describe() -> dict[str, Any]:
 
 
 def changes(edit: Edit) -> dict[str, Any]:
-    """Flags by which an edit of the default configuration can be spelled out, and their values."""
-    before, after = flag_values(AgentConfig()), flag_values(edit(AgentConfig()))
+    """Flags by which an edit of the default configuration can be spelled out, and their values.
+
+    An edit that gives another world model is compared with that world model's own defaults.
+    """
+    edited = edit(AgentConfig())
+    before, after = flag_values(default_like(edited)), flag_values(edited)
     return {flag: value for flag, value in after.items() if before[flag] != value}
+
+
+def default_like(config: AgentConfig) -> AgentConfig:
+    """The default configuration around a world model of the same type."""
+    with unchecked():
+        return AgentConfig(world_model=type(config.world_model)())
 
 
 def flag_values(config: AgentConfig) -> dict[str, Any]:

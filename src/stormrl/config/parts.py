@@ -9,40 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+from stormrl.config.common import (
+    CategoricalConfig,
+    ConvConfig,
+    HeadConfig,
+    OptimizerConfig,
+    SizeSettings,
+    TwoHotConfig,
+    WorldConfig,
+)
 from stormrl.config.constraints import AtLeast, Fraction, Positive
+from stormrl.config.dreamer import DreamerConfig
 from stormrl.config.fields import KIND, kind_of
+from stormrl.config.twm import AdvantageConfig, TwmConfig
 from stormrl.config.validation import Config
 from stormrl.errors import UserError
-
-
-@dataclass(frozen=True)
-class ConvConfig(Config):
-    """Convolutional encoder and decoder for 64 x 64 images."""
-
-    channels: Annotated[int, Positive] = 32
-    """Channels of the first encoder stage; each of the three further stages doubles them."""
-
-
-@dataclass(frozen=True)
-class CategoricalConfig(Config):
-    """A latent of several independent categorical variables."""
-
-    kind: ClassVar[str] = "categorical"
-
-    categoricals: Annotated[int, Positive] = 32
-    """Number of categorical variables (K)."""
-    classes: Annotated[int, Positive] = 32
-    """Classes of each variable (C)."""
-    unimix: Annotated[float, Fraction] = 0.01
-    """Share of the uniform distribution mixed into posterior and prior."""
-
-    @property
-    def size(self) -> int:
-        """Length Z of the flattened one-hot latent."""
-        return self.categoricals * self.classes
 
 
 @dataclass(frozen=True)
@@ -74,41 +58,6 @@ class TransformerConfig(Config):
 
 
 @dataclass(frozen=True)
-class HeadConfig(Config):
-    """Multi-layer perceptron that reads a prediction from a state."""
-
-    layers: Annotated[int, Positive] = 2
-    """Hidden layers."""
-    width: Annotated[int, Positive] = 512
-    """Width of the hidden layers."""
-
-
-@dataclass(frozen=True)
-class TwoHotConfig(Config):
-    """Uniform bins in symlog space for distributional regression."""
-
-    bins: Annotated[int, AtLeast(2)] = 255
-    """Number of bins."""
-    low: float = -20.0
-    """Lowest bin, in symlog units."""
-    high: float = 20.0
-    """Highest bin, in symlog units."""
-    mean: Literal["symlog", "natural"] = "symlog"
-    """Where the mean of the bins is taken: in symlog units, which crushes what is large and unsure,
-    or in natural units (DreamerV3 of 2024)."""
-    start: Literal["random", "zero"] = "random"
-    """Weights of the last layer to begin with; with zero the first predictions are all the same."""
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """The lowest bin lies below the highest, and for a natural mean as far from 0."""
-        if self.low >= self.high:
-            yield "low", "must be below two_hot.high"
-        if self.mean == "natural" and self.low != -self.high:
-            remedy = f"a mean in natural units needs -two_hot.high ({-self.high})"
-            yield "low", f"is {self.low}; {remedy}"
-
-
-@dataclass(frozen=True)
 class LossBalanceConfig(Config):
     """How the losses of the world model are weighed against each other.
 
@@ -124,35 +73,6 @@ class LossBalanceConfig(Config):
     """s of the reward to begin with."""
     kl: float = 0.5
     """s of dynamics and representation to begin with."""
-
-
-@dataclass(frozen=True)
-class OptimizerConfig(Config):
-    """Adam with gradient clipping."""
-
-    learning_rate: Annotated[float, AtLeast(0)] = 1e-4
-    """Step size."""
-    epsilon: Annotated[float, Positive] = 1e-8
-    """Adam's epsilon."""
-    clip: Annotated[float, Positive] = 1000.0
-    """Largest global gradient norm."""
-    weight_decay: Annotated[float, AtLeast(0)] = 0.0
-    """Share of each parameter that is added to its gradient (L2, as in `torch.optim.Adam`)."""
-
-
-class WorldConfig(Config):
-    """Base of the configuration of a world model, one's own included (docs/extending.md)."""
-
-    batch_size: int
-    """Windows in one world-model batch (B)."""
-    batch_length: int
-    """Steps in one window (T)."""
-    optimizer: OptimizerConfig
-
-    @property
-    def positions(self) -> int | None:
-        """Longest sequence that the model can see; None where there is no limit."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -197,6 +117,20 @@ class WorldModelConfig(WorldConfig):
     batch_length: Annotated[int, AtLeast(2)] = 64
     """Steps in one window (T)."""
 
+    def sized(self, size: SizeSettings) -> Self:
+        """The same at a named size."""
+        sequence = replace(self.sequence, width=size.width, heads=4, feedforward=2 * size.width)
+        return replace(
+            self,
+            image=ConvConfig(size.channels),
+            latent=CategoricalConfig(size.categoricals, size.categoricals),
+            sequence=sequence,
+            head=replace(self.head, width=size.width),
+            optimizer=replace(self.optimizer, learning_rate=size.world_rate),
+            batch_size=size.windows,
+            batch_length=size.window_length,
+        )
+
     @property
     def positions(self) -> int:
         """Longest sequence that the Transformer can see."""
@@ -238,7 +172,12 @@ class ActorCriticConfig(Config):
     two_hot: TwoHotConfig = TwoHotConfig()
     """Bins of the critic."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-5, epsilon=1e-5, clip=100.0)
-    """One optimizer for actor and critic."""
+    """Optimizer of actor and critic."""
+    optimizers: Literal["one", "two"] = "one"
+    """One for both, or one for each, with gradients that are clipped apart (DreamerV3)."""
+    counted: Literal["alike", "by_continuation"] = "alike"
+    """How much the losses of an imagined step count: all alike, or each by the discounted
+    probability that the episode gets there (DreamerV3)."""
     state: Literal["zh", "z", "h", "frame"] = "zh"
     """What the agent sees: latent and hidden state, one of them, or the reconstructed frame."""
     gamma: Annotated[float, Fraction] = 0.985
@@ -271,6 +210,16 @@ class ActorCriticConfig(Config):
     """Decay of the return scale's average."""
     scale_floor: Annotated[float, Positive] = 1.0
     """Least number that advantages are divided by."""
+
+    def sized(self, size: SizeSettings) -> Self:
+        """The same at a named size."""
+        return replace(
+            self,
+            head=replace(self.head, width=size.width),
+            optimizer=replace(self.optimizer, learning_rate=size.agent_rate),
+            entropy=size.entropy,
+            unimix=size.policy_unimix,
+        )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """The lower percentile lies below the upper."""
@@ -326,12 +275,12 @@ class DemonstrationConfig(Config):
 class AgentConfig(Config):
     """The algorithm: everything that decides what is learned."""
 
-    world_model: WorldModelConfig = WorldModelConfig()
-    """World model."""
+    world_model: WorldModelConfig | DreamerConfig | TwmConfig = WorldModelConfig()
+    """World model; its type selects the part."""
     imagination: ImaginationConfig = ImaginationConfig()
     """Imagined rollouts."""
-    actor_critic: ActorCriticConfig = ActorCriticConfig()
-    """Actor and critic."""
+    actor_critic: ActorCriticConfig | AdvantageConfig = ActorCriticConfig()
+    """Actor and critic; its type selects the part."""
     acting: ActingConfig = ActingConfig()
     """Acting in the environment."""
     replay: ReplayConfig = ReplayConfig()
@@ -352,7 +301,7 @@ class AgentConfig(Config):
             yield "imagination.horizon", f"context + horizon is {dream}, above {limit}"
         if positions is not None and self.acting.context > positions:
             yield "acting.context", f"is {self.acting.context}, more than {limit}"
-        needed = max(self.world_model.batch_length, dreams.context)
+        needed = max(self.world_model.window, dreams.context)
         if needed > self.replay.warmup:
             remedy = "raise replay.warmup or lower world_model.batch_length"
             problem = f"{self.replay.warmup} steps hold no window of {needed}"
@@ -399,7 +348,7 @@ class AgentConfig(Config):
 
     def _branching_problems(self) -> Iterator[tuple[str, str]]:
         room, horizon = self.world_model.batch_length - 2, self.imagination.horizon
-        if horizon > room:
+        if self.world_model.positions is not None and horizon > room:
             yield (
                 "imagination.horizon",
                 f"is {horizon}; dreams from posteriors end within world_model.batch_length "
@@ -457,6 +406,17 @@ class RunConfig(Config):
     """Environment steps between two dream videos; 0 writes none."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """The algorithm."""
+
+
+def storm(config: AgentConfig) -> WorldModelConfig:
+    """The world model of an agent that has STORM's.
+
+    Raises `UserError` if it has another one.
+    """
+    if not isinstance(config.world_model, WorldModelConfig):
+        kind = config.world_model.kind
+        raise UserError("world_model.kind", f"is {kind}; this is made for {WorldModelConfig.kind}")
+    return config.world_model
 
 
 def to_dict(config: Any) -> dict[str, Any]:

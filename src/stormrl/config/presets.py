@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from stormrl.config.parts import (
-    AgentConfig,
-    CategoricalConfig,
-    ConvConfig,
-    HeadConfig,
-)
+from stormrl.config.common import SizeSettings
+from stormrl.config.dreamer import HEAD, DreamerConfig
+from stormrl.config.parts import AgentConfig, storm
+from stormrl.config.twm import AdvantageConfig, TwmConfig
 from stormrl.errors import UserError
 
 Edit = Callable[[AgentConfig], AgentConfig]
@@ -49,6 +47,41 @@ def lean(config: AgentConfig) -> AgentConfig:
             actor_critic, two_hot=replace(actor_critic.two_hot, mean="natural", start="zero")
         ),
         replay=replace(config.replay, rewarded=0.125),
+    )
+
+
+def dreamerv3(config: AgentConfig) -> AgentConfig:
+    """DreamerV3 in its first version, size S: the column of STORM's table (docs/fidelity.md)."""
+    return replace(
+        config,
+        world_model=DreamerConfig(),
+        imagination=replace(
+            config.imagination, dreams_from="posteriors", horizon=15, continuation="threshold"
+        ),
+        actor_critic=replace(
+            config.actor_critic,
+            head=HEAD,
+            two_hot=replace(config.actor_critic.two_hot, start="zero"),
+            optimizers="two",
+            counted="by_continuation",
+            gamma=1 - 1 / 333,
+            unimix=0.01,
+        ),
+    )
+
+
+def twm(config: AgentConfig) -> AgentConfig:
+    """TWM: Transformer-XL over latents, actions and rewards, as released (docs/fidelity.md)."""
+    return replace(
+        config,
+        world_model=TwmConfig(),
+        imagination=replace(
+            config.imagination, dreams_from="posteriors", batch_size=400, context=1, horizon=15
+        ),
+        actor_critic=AdvantageConfig(),
+        replay=replace(config.replay, warmup=5_000),
+        world_model_ratio=25 / 19,
+        agent_ratio=25 / 19,
     )
 
 
@@ -137,46 +170,10 @@ DEMONSTRATED = 4
 """Windows of the agent's own experience for each one of a demonstration, as in the paper."""
 
 
-class SizeSettings(NamedTuple):
-    """What a size decides: widths, batches, and the rates and exploration that go with them.
-
-    Small batches and high rates let a policy lose its entropy before the
-    world model can tell it anything, so the small sizes hold on to more of it.
-    """
-
-    channels: int
-    categoricals: int
-    width: int
-    windows: int
-    window_length: int
-    rollouts: int
-    context: int
-    horizon: int
-    acting: int
-    """Steps that acting looks back on."""
-    world_rate: float
-    agent_rate: float
-    entropy: float
-    policy_unimix: float
-    warmup: int
-    ratio: float
-    """Updates for each environment step."""
-
-
 def _sized(config: AgentConfig, scale: SizeSettings) -> AgentConfig:
-    world_model, actor_critic, width = config.world_model, config.actor_critic, scale.width
     return replace(
         config,
-        world_model=replace(
-            world_model,
-            image=ConvConfig(scale.channels),
-            latent=CategoricalConfig(scale.categoricals, scale.categoricals),
-            sequence=replace(world_model.sequence, width=width, heads=4, feedforward=2 * width),
-            head=HeadConfig(width=width),
-            optimizer=replace(world_model.optimizer, learning_rate=scale.world_rate),
-            batch_size=scale.windows,
-            batch_length=scale.window_length,
-        ),
+        world_model=config.world_model.sized(scale),
         imagination=replace(
             config.imagination,
             batch_size=scale.rollouts,
@@ -192,13 +189,7 @@ def _sized(config: AgentConfig, scale: SizeSettings) -> AgentConfig:
             world_model_windows=scale.windows // DEMONSTRATED,
             imagination_windows=scale.rollouts // DEMONSTRATED,
         ),
-        actor_critic=replace(
-            actor_critic,
-            head=HeadConfig(width=width),
-            optimizer=replace(actor_critic.optimizer, learning_rate=scale.agent_rate),
-            entropy=scale.entropy,
-            unimix=scale.policy_unimix,
-        ),
+        actor_critic=config.actor_critic.sized(scale),
     )
 
 
@@ -207,7 +198,7 @@ def _world_model(**fields: Any) -> Edit:
 
 
 def _layers(count: int) -> Edit:
-    return lambda config: _world_model(sequence=replace(config.world_model.sequence, layers=count))(
+    return lambda config: _world_model(sequence=replace(storm(config).sequence, layers=count))(
         config
     )
 
@@ -216,7 +207,13 @@ def _state(kind: str) -> Edit:
     return lambda config: replace(config, actor_critic=replace(config.actor_critic, state=kind))
 
 
-PRESETS: dict[str, Edit] = {"paper": paper, "official": official, "lean": lean}
+PRESETS: dict[str, Edit] = {
+    "paper": paper,
+    "official": official,
+    "lean": lean,
+    "dreamerv3": dreamerv3,
+    "twm": twm,
+}
 SIZES: dict[str, Edit] = {"toy": toy, "tiny": tiny, "small": small, "base": base}
 ABLATIONS: dict[str, Edit] = {
     "decoder-at-rear": _world_model(decoder_input="prior"),

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self
 
+from stormrl.config.common import CategoricalConfig, OptimizerConfig, SizeSettings, WorldConfig
 from stormrl.config.constraints import AtLeast, Fraction, Positive
-from stormrl.config.parts import CategoricalConfig, HeadConfig, OptimizerConfig, WorldConfig
 from stormrl.config.validation import Config
+
+
+@dataclass(frozen=True)
+class PerceptronConfig(Config):
+    """Multi-layer perceptron with SiLU and without normalisation."""
+
+    layers: Annotated[int, Positive] = 4
+    """Hidden layers."""
+    width: Annotated[int, Positive] = 512
+    """Width of the hidden layers."""
+
+
+SEEING, LATENT = PerceptronConfig(layers=2), PerceptronConfig()
+OUTCOME = PerceptronConfig(width=256)
 
 
 @dataclass(frozen=True)
@@ -19,7 +33,7 @@ class StackedFramesConfig(Config):
     """Successive frames that are seen at once, the newest last; an episode's first is repeated."""
     channels: Annotated[int, Positive] = 48
     """Channels of the first encoder stage; each of the three further stages doubles them."""
-    head: HeadConfig = HeadConfig(layers=2, width=512)
+    head: PerceptronConfig = SEEING
     """Perceptron between the convolutions and the latent."""
 
 
@@ -65,9 +79,9 @@ class TwmConfig(WorldConfig):
     """Latent representation."""
     sequence: TransformerXLConfig = TransformerXLConfig()
     """Sequence model."""
-    latent_head: HeadConfig = HeadConfig(layers=4, width=512)
+    latent_head: PerceptronConfig = LATENT
     """Predictor of the next latent."""
-    head: HeadConfig = HeadConfig(layers=4, width=256)
+    head: PerceptronConfig = OUTCOME
     """Reward and continuation predictors."""
     observation_optimizer: OptimizerConfig = OptimizerConfig(
         epsilon=1e-5, clip=100.0, weight_decay=1e-6
@@ -103,6 +117,26 @@ class TwmConfig(WorldConfig):
     batch_length: Annotated[int, AtLeast(2)] = 16
     """Steps in one window that are learned from (T)."""
 
+    def sized(self, size: SizeSettings) -> Self:
+        """The same at a named size."""
+        width, optimizer = size.width, replace(self.optimizer, learning_rate=size.world_rate)
+        return replace(
+            self,
+            image=replace(
+                self.image, channels=size.channels, head=replace(self.image.head, width=width)
+            ),
+            latent=replace(self.latent, categoricals=size.categoricals, classes=size.categoricals),
+            sequence=replace(
+                self.sequence, width=width, layers=2, head_width=width // 4, feedforward=2 * width
+            ),
+            latent_head=replace(self.latent_head, width=width, layers=2),
+            head=replace(self.head, width=width, layers=2),
+            observation_optimizer=optimizer,
+            optimizer=optimizer,
+            batch_size=size.windows,
+            batch_length=min(size.window_length, self.sequence.memory),
+        )
+
     @property
     def lead(self) -> int:
         """Steps of a window that are there for their frames alone."""
@@ -120,7 +154,7 @@ class AdvantageConfig(Config):
 
     kind: ClassVar[str] = "advantage"
 
-    head: HeadConfig = HeadConfig(layers=4, width=512)
+    head: PerceptronConfig = PerceptronConfig()
     """Networks of actor and critic."""
     optimizer: OptimizerConfig = OptimizerConfig(epsilon=1e-5, clip=1.0, weight_decay=1e-6)
     """Optimizer of the actor."""
@@ -138,3 +172,13 @@ class AdvantageConfig(Config):
     """Weight of what the policy's entropy lacks to its floor."""
     entropy_floor: Annotated[float, Fraction] = 0.1
     """Share of the largest entropy above which the policy is left alone."""
+
+    def sized(self, size: SizeSettings) -> Self:
+        """The same at a named size."""
+        optimizer = replace(self.optimizer, learning_rate=size.agent_rate)
+        return replace(
+            self,
+            head=replace(self.head, width=size.width, layers=2),
+            optimizer=optimizer,
+            critic_optimizer=replace(self.critic_optimizer, learning_rate=size.agent_rate),
+        )

@@ -74,7 +74,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.world_model = world_model
         self.actor_critic = actor_critic
         self.contexts = contexts
-        self.temperature = temperature
+        self.temperature = float(temperature)
         self.horizon = horizon
         self.outcome = outcome
         self.mind = world_model.mind(limit)

@@ -23,10 +23,13 @@ def check_demonstration(config: AgentConfig, env_id: str, spaces: Spaces) -> Non
         _check_fit(read_recording(path), config, env_id, spaces)
 
 
-def load_demonstration(run: RunDirectory, spaces: Spaces, device: torch.device) -> Replay | None:
+def load_demonstration(
+    run: RunDirectory, spaces: Spaces, device: torch.device, final: bool = False
+) -> Replay | None:
     """The run's own copy on `device`, or None for a run without demonstration.
 
-    Raises `UserError` if the copy is missing, damaged, or does not fit the run.
+    final: as of `demonstration_replay`. Raises `UserError` if the copy is missing, damaged, or
+    does not fit the run.
     """
     if run.demonstration is None:
         return None
@@ -34,15 +37,22 @@ def load_demonstration(run: RunDirectory, spaces: Spaces, device: torch.device) 
     run.demonstration.verify(path)
     recording = read_recording(path)
     _check_fit(recording, run.config.agent, run.config.env, spaces)
-    return demonstration_replay(recording, device)
+    return demonstration_replay(recording, device, final)
 
 
-def demonstration_replay(recording: Recording, device: torch.device | str = "cpu") -> Replay:
-    """A replay that holds exactly the recorded steps, in their order."""
-    replay = Replay(recording.steps, recording.image_shape, device)
-    for name, rows in recording.rows().items():
-        getattr(replay, name).copy_(rows)
-    replay.moved_to(recording.steps)
+def demonstration_replay(
+    recording: Recording, device: torch.device | str = "cpu", final: bool = False
+) -> Replay:
+    """A replay that holds exactly the recorded steps, in their order.
+
+    final: what an episode ended with is a row of its own (`World.keeps_final`).
+    """
+    rows = recording.rows(final)
+    count = len(rows["action"])
+    replay = Replay(count, recording.image_shape, device)
+    for name, values in rows.items():
+        getattr(replay, name).copy_(values)
+    replay.moved_to(count)
     return replay
 
 
@@ -56,7 +66,7 @@ def _check_fit(recording: Recording, config: AgentConfig, env_id: str, spaces: S
     if recording.image_shape != image_shape:
         shapes = f"{list(recording.image_shape)}, the game's {list(image_shape)}"
         raise UserError(FIELD, f"its images are {shapes}; record it anew")
-    length = max(config.world_model.batch_length, config.imagination.context)
+    length = max(config.world_model.window, config.imagination.context)
     if recording.steps < length:
         problem = f"holds {recording.steps} steps, fewer than a window of {length}"
         raise UserError(FIELD, f"{problem}; record more episodes")

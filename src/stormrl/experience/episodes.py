@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -77,15 +77,22 @@ class Recording:
         """Height, width and channels."""
         return self.episodes[0].obs.shape[1:]
 
-    def rows(self) -> dict[str, Tensor]:
-        """All steps in succession, as replay keeps them: field by field, [steps, ..]."""
-        first = [np.arange(episode.length) == 0 for episode in self.episodes]
+    def rows(self, final: bool = False) -> dict[str, Tensor]:
+        """All steps in succession, as replay keeps them: field by field, [steps, ..].
+
+        final: each episode's last observation is a row more, which no action followed.
+        """
+        more = int(final)
+
+        def column(parts: Iterable[np.ndarray], filler: float) -> Tensor:
+            return _joined(np.pad(part, (0, more), constant_values=filler) for part in parts)
+
         return {
-            "obs": _joined([episode.obs[:-1] for episode in self.episodes]),
-            "action": _joined([episode.action for episode in self.episodes]),
-            "reward": _joined([episode.reward for episode in self.episodes]),
-            "continues": _joined([episode.continues for episode in self.episodes]),
-            "is_first": _joined(first),
+            "obs": _joined([episode.obs[: episode.length + more] for episode in self.episodes]),
+            "action": column([episode.action for episode in self.episodes], 0),
+            "reward": column([episode.reward for episode in self.episodes], 0),
+            "continues": column([episode.continues for episode in self.episodes], 1),
+            "is_first": column([np.arange(each.length) == 0 for each in self.episodes], False),
         }
 
 
@@ -249,8 +256,8 @@ def _split(header: _Header, rows: dict[str, np.ndarray]) -> Recording:
     return Recording(header.env, header.protocol, header.policy, header.actions, tuple(episodes))
 
 
-def _joined(parts: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(parts))
+def _joined(parts: Iterable[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(list(parts)))
 
 
 def _odd(path: Path, field: str, problem: str) -> UserError:

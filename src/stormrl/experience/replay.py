@@ -27,6 +27,11 @@ class Transition(NamedTuple):
     """True right after a reset."""
 
 
+def final(obs: np.ndarray) -> Transition:
+    """The row of what an episode ended with; how it ended stands in the row before."""
+    return Transition(obs, action=0, reward=0.0, continues=True, is_first=False)
+
+
 class Replay:
     """Uniform windows over a stream of steps; no window joins the newest step to the oldest.
 
@@ -53,8 +58,6 @@ class Replay:
         self._oldest = torch.zeros((), dtype=torch.int64, device=device)
         self._lost = torch.zeros((), dtype=torch.int64, device=device)
         self._size = torch.zeros((), dtype=torch.int64, device=device)
-        self.drawn = torch.zeros(0, dtype=torch.int64, device=device)
-        """Where the windows of the last sample began, in steps from the first ever added."""
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -89,7 +92,6 @@ class Replay:
         start = (uniform * (self._size - length + 1)).long()
         if rewarded:
             start[:rewarded] = self._around_rewards(start[:rewarded], length)
-        self.drawn = self._lost + start
         return self.windows(start, length)
 
     def _around_rewards(self, start: Int[Tensor, " B"], length: int) -> Int[Tensor, " B"]:
@@ -116,7 +118,8 @@ class Replay:
     def windows(self, start: Int[Tensor, " B"], length: int) -> Batch:
         """Stretches that begin `start` steps after the oldest stored step."""
         offsets = torch.arange(length, device=self.device)
-        index = (self._oldest + start[:, None] + offsets) % self.capacity
+        age = start[:, None] + offsets
+        index = (self._oldest + age) % self.capacity
         # Whole steps at a time: indexing would go pixel by pixel.
         obs = self.obs.index_select(0, index.flatten()).unflatten(0, index.shape)
         return Batch(
@@ -125,12 +128,14 @@ class Replay:
             reward=self.reward[index],
             continues=self.continues[index],
             is_first=self.is_first[index],
+            row=self._lost + age,
         )
 
 
-def joined(first: Batch, second: Batch) -> Batch:
-    """The windows of both, one after the other."""
+def joined(own: Batch, foreign: Batch) -> Batch:
+    """The windows of both, one after the other; the second's are of somebody else's experience."""
+    foreign = foreign._replace(row=torch.full_like(foreign.row, -1))
     # Joined where they lie channels-last, and seen as before.
-    images = torch.cat([batch.obs.permute(0, 1, 3, 4, 2) for batch in (first, second)])
-    others = (torch.cat(pair) for pair in zip(first[1:], second[1:], strict=True))
+    images = torch.cat([batch.obs.permute(0, 1, 3, 4, 2) for batch in (own, foreign)])
+    others = (torch.cat(pair) for pair in zip(own[1:], foreign[1:], strict=True))
     return Batch(images.permute(0, 1, 4, 2, 3), *others)

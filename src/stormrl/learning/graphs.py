@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 
 from stormrl.experience.replay import Replay
-from stormrl.learning.learner import Learner, Metrics
+from stormrl.learning.learner import Learner, Updated
 from stormrl.learning.state import learner_tensors
 from stormrl.machine.device import Backend
 from stormrl.machine.random_state import random_state, restore_random_state
 
-Update = Callable[[], dict[str, Metrics]]
+Update = Callable[[], dict[str, Updated]]
 
 WARM_UPS = 3
 """Runs before a capture, in which libraries choose and load their kernels."""
@@ -40,30 +40,29 @@ def updates(
     scheduled = []
     for unit in learner.units():
         update = partial(unit.update, replay, demonstration)
-        captured = CapturedUpdate(update, learner, replay) if learner.backend.captured else update
+        captured = CapturedUpdate(update, learner) if learner.backend.captured else update
         scheduled.append(Scheduled(unit.ratio, captured))
     return scheduled
 
 
 class CapturedUpdate:
-    """An update that is captured at its first call; metrics are overwritten by the next call.
+    """An update that is captured at its first call; what it tells is overwritten by the next.
 
     Everything that the update touches stays where it was at that time: states are restored in
     place, experience is written into the same ring.
     """
 
-    def __init__(self, update: Update, learner: Learner, replay: Replay) -> None:
-        self.update, self.learner, self.replay = update, learner, replay
+    def __init__(self, update: Update, learner: Learner) -> None:
+        self.update, self.learner = update, learner
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> dict[str, Metrics]:
+    def __call__(self) -> dict[str, Updated]:
         """Launch the graph. Raises `RuntimeError` if the update cannot be captured."""
         if self.graph is None:
             self._capture()
         assert self.graph is not None
         self.graph.replay()
-        self.replay.drawn = self.drawn
-        return self.metrics
+        return self.updated
 
     def _capture(self) -> None:
         stream = torch.cuda.Stream(self.learner.backend.device)
@@ -74,8 +73,8 @@ class CapturedUpdate:
         torch.cuda.current_stream(stream.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
-            self.metrics = self.update()
-        self.graph, self.drawn = graph, self.replay.drawn
+            self.updated = self.update()
+        self.graph = graph
 
 
 @contextmanager

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stormrl.acting.actor import Actor
 from stormrl.agents.build import build_agent
-from stormrl.config.parts import AgentConfig, OptimizerConfig
+from stormrl.agents.protocol import Behaviour
+from stormrl.config.common import OptimizerConfig
+from stormrl.config.parts import AgentConfig
 from stormrl.errors import UserError
 from stormrl.experience.replay import Replay, joined
 from stormrl.learning.imagination import Imagination
@@ -30,8 +32,16 @@ _GROUP = re.compile(r"[a-z][a-z0-9_]*")
 _NORM_EPSILON = 1e-6  # that of torch.nn.utils.clip_grad_norm_
 
 
-Update = Callable[[Replay, Replay | None], dict[str, Metrics]]
-"""Takes replay and demonstration; gives the metrics of each part that it updated."""
+class Updated(NamedTuple):
+    """What one update of a part was about."""
+
+    metrics: Metrics
+    rows: Int[Tensor, "B T"]
+    """Those of replay that it was made from (`Batch.row`)."""
+
+
+Update = Callable[[Replay, Replay | None], dict[str, Updated]]
+"""Takes replay and demonstration; tells of each part that it updated."""
 
 
 class Unit(NamedTuple):
@@ -56,43 +66,41 @@ class Learner:
         world = build_world(config, spaces, backend.device)
         self.world_model = world.to(backend.device).eval()
         self.actor_critic = build_agent(config, self.world_model).to(backend.device)
-        self.groups = checked_groups(self.world_model)
-        self.world_optimizers = {
-            name: _adam(group.parameters, group.optimizer, backend)
-            for name, group in self.groups.items()
-        }
-        agent_parameters = [p for p in self.actor_critic.parameters() if p.requires_grad]
-        self.agent_optimizer = _adam(agent_parameters, self.actor_critic.config.optimizer, backend)
+        self.world_groups, self.agent_groups = checked_groups(self.world_model, self.actor_critic)
+        self.world_optimizers = _optimizers(self.world_groups, backend)
+        self.agent_optimizers = _optimizers(self.agent_groups, backend)
         self.imagination = Imagination(
             self.world_model, self.actor_critic, config.imagination, backend.compile
         )
         if config.imagination.dreams_from == "posteriors":
             # A world model without branches is refused now, not when the first update is due.
-            length, horizon = config.world_model.batch_length, config.imagination.horizon
+            length, horizon = config.world_model.window, config.imagination.horizon
             self.world_model.branches(length, horizon)
         self._world_loss = backend.compile(self.world_model.loss)
         self._agent_loss = backend.compile(self.actor_critic.loss)
 
-    def update_world_model(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
+    def update_world_model(self, replay: Replay, demonstration: Replay | None = None) -> Updated:
         """One optimizer step of the world model on a batch from replay and demonstration."""
         batch = self._batch(replay, demonstration)
-        return self.learn_world(batch, self.loss_noise(batch))
+        return Updated(self.learn_world(batch, self.loss_noise(batch)), batch.row)
 
-    def update_agent(self, replay: Replay, demonstration: Replay | None = None) -> Metrics:
+    def update_agent(self, replay: Replay, demonstration: Replay | None = None) -> Updated:
         """Imagine from contexts in replay and demonstration, then a step of actor and critic."""
         config = self.config.imagination
         context = replay.sample(config.batch_size, config.context)
         if demonstration is not None:
             windows = self.config.demonstration.imagination_windows
             context = joined(context, demonstration.sample(windows, config.context))
-        return self.learn_agent(context, self.imagination_noise(context))
+        metrics = self.learn_agent(context, self.imagination_noise(context))
+        return Updated(metrics, context.row)
 
     def update_both(
         self, replay: Replay, demonstration: Replay | None = None
-    ) -> dict[str, Metrics]:
+    ) -> dict[str, Updated]:
         """Both steps on one batch: the dreams start from the states that the world model saw."""
         batch = self._batch(replay, demonstration)
-        return self.learn_both(batch, self.loss_noise(batch), self.branching_noise(batch))
+        parts = self.learn_both(batch, self.loss_noise(batch), self.branching_noise(batch))
+        return {part: Updated(metrics, batch.row) for part, metrics in parts.items()}
 
     def units(self) -> list[Unit]:
         """What training has to update, and how often."""
@@ -121,8 +129,7 @@ class Learner:
             with self.backend.autocast():
                 losses, metrics, seen = self._world_loss(batch, noise)
             torch.autograd.backward(list(losses.values()))
-        clips = [group.optimizer.clip for group in self.groups.values()]
-        metrics |= _step(list(self.world_optimizers.values()), clips)
+        metrics |= apply_gradients(self.world_optimizers, self.world_groups)
         statistics.restore_if(metrics["skipped"])
         return metrics, seen
 
@@ -136,9 +143,9 @@ class Learner:
         """Actor-critic step on given trajectories."""
         statistics = _Statistics(self.actor_critic)
         with self.backend.autocast():
-            loss, metrics = self._agent_loss(trajectory, _taken(self.agent_optimizer))
+            loss, metrics = self._agent_loss(trajectory, _taken(self.agent_optimizers))
         loss.backward()
-        metrics |= _step([self.agent_optimizer], [self.actor_critic.config.optimizer.clip])
+        metrics |= apply_gradients(self.agent_optimizers, self.agent_groups)
         self.actor_critic.updated(1 - metrics["skipped"])
         statistics.restore_if(metrics["skipped"])
         return metrics
@@ -171,32 +178,40 @@ class Learner:
     def _batch(self, replay: Replay, demonstration: Replay | None) -> Batch:
         config = self.config.world_model
         rewarded = math.ceil(self.config.replay.rewarded * config.batch_size)
-        batch = replay.sample(config.batch_size, config.batch_length, rewarded)
+        batch = replay.sample(config.batch_size, config.window, rewarded)
         if demonstration is None:
             return batch
         windows = self.config.demonstration.world_model_windows
-        return joined(batch, demonstration.sample(windows, config.batch_length))
+        return joined(batch, demonstration.sample(windows, config.window))
 
 
-def checked_groups(world: World) -> dict[str, Group]:
-    """The optimizer groups of a world model.
+def checked_groups(world: World, behaviour: Behaviour) -> tuple[dict[str, Group], dict[str, Group]]:
+    """The optimizer groups of a world model and of an agent.
 
-    Raises `UserError` unless their names can be those of files and every parameter is in one.
+    Raises `UserError` unless their names can be those of files, and each is of one group alone, and
+    every parameter is in one group of its owner.
     """
-    groups = world.groups()
+    world_groups, agent_groups = world.groups(), behaviour.groups()
+    _check_groups(world, "world", world_groups, taken=agent_groups)
+    _check_groups(behaviour, "agent", agent_groups, taken={})
+    return world_groups, agent_groups
+
+
+def _check_groups(
+    owner: nn.Module, field: str, groups: Mapping[str, Group], taken: Collection[str]
+) -> None:
     for name in groups:
-        if not _GROUP.fullmatch(name) or name == "agent":
-            remedy = "give letters, digits and _, not `agent`"
-            raise UserError("world", f"{type(world).__name__} calls a group {name!r}; {remedy}")
+        if not _GROUP.fullmatch(name) or name in taken:
+            remedy = " ".join(["give letters, digits and _", *(f"not `{name}`" for name in taken)])
+            raise UserError(field, f"{type(owner).__name__} calls a group {name!r}; {remedy}")
     grouped = [id(p) for group in groups.values() for p in group.parameters]
-    wanted = {id(p) for p in world.parameters() if p.requires_grad}
+    wanted = {id(p) for p in owner.parameters() if p.requires_grad}
     if len(grouped) != len(set(grouped)) or set(grouped) != wanted:
         remedy = "put every parameter that is trained into one group"
-        raise UserError("world", f"groups of {type(world).__name__} overlap or lack some; {remedy}")
-    return groups
+        raise UserError(field, f"groups of {type(owner).__name__} overlap or lack some; {remedy}")
 
 
-def _named(part: str, update: Callable[[Replay, Replay | None], Metrics]) -> Update:
+def _named(part: str, update: Callable[[Replay, Replay | None], Updated]) -> Update:
     return lambda replay, demonstration: {part: update(replay, demonstration)}
 
 
@@ -223,6 +238,12 @@ def _training(module: nn.Module) -> Iterator[None]:
         module.eval()
 
 
+def _optimizers(groups: Mapping[str, Group], backend: Backend) -> dict[str, torch.optim.Adam]:
+    return {
+        name: _adam(group.parameters, group.optimizer, backend) for name, group in groups.items()
+    }
+
+
 def _adam(
     parameters: Sequence[nn.Parameter], config: OptimizerConfig, backend: Backend
 ) -> torch.optim.Adam:
@@ -238,22 +259,26 @@ def _adam(
     )
 
 
-def _taken(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
-    """Steps that an optimizer has taken, where its parameters are; skipped updates are none."""
+def _taken(optimizers: Mapping[str, torch.optim.Adam]) -> Float[Tensor, ""]:
+    """Steps that optimizers have taken, where their parameters are; skipped updates are none."""
+    optimizer = next(iter(optimizers.values()))
     first = optimizer.param_groups[0]["params"][0]
     taken = optimizer.state.get(first, {}).get("step")
     return torch.zeros((), device=first.device) if taken is None else taken
 
 
-def _step(optimizers: Sequence[torch.optim.Adam], clips: Sequence[float]) -> Metrics:
+def apply_gradients(
+    optimizers: Mapping[str, torch.optim.Adam], groups: Mapping[str, Group]
+) -> Metrics:
     """Clip the gradients and apply them; without effect if any norm is not finite.
 
     The largest norm is the one that is told.
     """
-    norms = [_gradient_norm(optimizer) for optimizer in optimizers]
+    norms = [_gradient_norm(optimizer) for optimizer in optimizers.values()]
+    clips = [group.optimizer.clip for group in groups.values()]
     norm = norms[0] if len(norms) == 1 else torch.stack(norms).amax()
     skipped = (~torch.isfinite(norm)).float()
-    for optimizer, own, clip in zip(optimizers, norms, clips, strict=True):
+    for optimizer, own, clip in zip(optimizers.values(), norms, clips, strict=True):
         # The fused kernel reads both on the device, without a wait for the host; it divides the
         # gradients as it goes, which saves a pass over all of them.
         optimizer.grad_scale = ((own + _NORM_EPSILON) / clip).clamp(min=1.0)  # type: ignore[attr-defined]

@@ -61,7 +61,7 @@ class SkippedUpdates:
 
     def __init__(self, agent: AgentConfig, device: torch.device) -> None:
         world_model, imagination = agent.world_model, agent.imagination
-        read = world_model.batch_size, world_model.batch_length
+        read = world_model.batch_size, world_model.window
         dreamt = imagination.batch_size, imagination.context
         windows = {"world_model": read, "agent": dreamt}
         if imagination.dreams_from == "posteriors":
@@ -70,14 +70,18 @@ class SkippedUpdates:
         self._parts = {part: _blank(count, device) for part, (count, _) in windows.items()}
 
     def note(self, part: str, step: int, metrics: Mapping[str, Tensor], windows: Tensor) -> None:
-        """Take an update into account; windows: int64 [B], where those of its batch begin."""
+        """Take an update into account; windows: int64 [B], where those of its batch begin.
+
+        Those of the run's own experience stand first, and are kept.
+        """
         last = self._parts[part]
         skipped = metrics["skipped"] > 0
         last["in_a_row"] = torch.where(skipped, last["in_a_row"] + 1, 0)
         last["longest"] = torch.maximum(last["longest"], last["in_a_row"])
         last["skipped"] = last["skipped"] + skipped
         last["step"] = torch.where(skipped, step, last["step"])
-        last["windows"] = torch.where(skipped, windows, last["windows"])
+        own = windows[: len(last["windows"])]
+        last["windows"] = torch.where(skipped, own, last["windows"])
         for name, value in metrics.items():
             before = last.get(METRIC + name, value)
             last[METRIC + name] = torch.where(skipped, value.float(), before)

@@ -24,7 +24,10 @@ def learner_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:
             for name, optimizer in learner.world_optimizers.items()
         },
         "actor_critic": module_tensors(agent),
-        "agent_optimizer": optimizer_tensors(learner.agent_optimizer, agent),
+        **{
+            f"{name}_optimizer": optimizer_tensors(optimizer, agent)
+            for name, optimizer in learner.agent_optimizers.items()
+        },
     }
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 _SAMPLING_RESOLUTION = 2**20
 _SMALLEST_PROBABILITY = 1e-20
+_MODE = 1e-3
+"""Below this temperature a draw is the most probable class."""
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -37,6 +39,19 @@ def two_hot_position(
     return lower.nan_to_num().long(), weight
 
 
+def two_hot_natural_position(
+    x: Float[Tensor, "*n"], bins: int, high: float
+) -> tuple[Int[Tensor, "*n"], Float[Tensor, "*n"]]:
+    """The same where the weight is measured in natural units; bins go from -high to high.
+
+    DreamerV3 of 2024.
+    """
+    lower, _ = two_hot_position(symlog(x), bins, -high, high)
+    values = symexp(torch.linspace(-high, high, bins, device=x.device))
+    below, above = values[lower], values[lower + 1]
+    return lower, ((x - below) / (above - below)).clamp(0, 1)
+
+
 def two_hot_cross_entropy(
     logits: Float[Tensor, "*n bins"], target: Float[Tensor, "*n"], low: float, high: float
 ) -> Float[Tensor, "*n"]:
@@ -49,11 +64,20 @@ def two_hot_cross_entropies(
 ) -> Float[Tensor, "*n M"]:
     """Cross-entropy of a binned prediction to each of several values in natural units, in nats.
 
-    A target's probability lies on the two bins around its symlog; only their two log-probabilities
-    are read, the 255-wide target is never built.
+    A target's probability lies on the two bins around its symlog.
+    """
+    lower, weight = two_hot_position(symlog(targets), logits.shape[-1], low, high)
+    return two_hot_cross_entropies_at(logits, lower, weight)
+
+
+def two_hot_cross_entropies_at(
+    logits: Float[Tensor, "*n bins"], lower: Int[Tensor, "*n M"], weight: Float[Tensor, "*n M"]
+) -> Float[Tensor, "*n M"]:
+    """Cross-entropy of a binned prediction to several pairs of bins, in nats.
+
+    Only their two log-probabilities are read, the 255-wide target is never built.
     """
     logits = logits.float()
-    lower, weight = two_hot_position(symlog(targets), logits.shape[-1], low, high)
     below, above = logits.gather(-1, torch.cat([lower, lower + 1], dim=-1)).chunk(2, dim=-1)
     return logits.logsumexp(-1, keepdim=True) - torch.lerp(below, above, weight)
 
@@ -88,8 +112,15 @@ def two_hot_entropies(
     First for a prediction that is the same everywhere (the entropy of the mean two-hot target),
     then for one that knows each target (the mean of their entropies).
     """
-    lower, weight = two_hot_position(symlog(target).flatten(), bins, low, high)
-    mean_target = torch.zeros(bins, device=target.device)
+    return two_hot_entropies_at(*two_hot_position(symlog(target), bins, low, high), bins)
+
+
+def two_hot_entropies_at(
+    lower: Int[Tensor, "*n"], weight: Float[Tensor, "*n"], bins: int
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The same of pairs of bins."""
+    lower, weight = lower.flatten(), weight.flatten()
+    mean_target = torch.zeros(bins, device=weight.device)
     mean_target = mean_target.index_add(0, lower, 1 - weight).index_add(0, lower + 1, weight)
     ignorant = torch.special.entr(mean_target / weight.numel()).sum()
     return ignorant, (torch.special.entr(weight) + torch.special.entr(1 - weight)).mean()
@@ -98,6 +129,15 @@ def two_hot_entropies(
 def mix_uniform(probs: Float[Tensor, "*n C"], share: float) -> Float[Tensor, "*n C"]:
     """Probabilities with a share of the uniform distribution mixed in."""
     return (1 - share) * probs + share / probs.shape[-1]
+
+
+def tempered(probs: Float[Tensor, "*n K C"], temperature: float) -> Float[Tensor, "*n K C"]:
+    """Probabilities to the power of 1 / temperature, normalised; one-hot at temperature 0."""
+    if temperature < _MODE:
+        return torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype)
+    if temperature == 1:
+        return probs
+    return (log_probability(probs) / temperature).softmax(-1)
 
 
 def log_probability(probs: Tensor) -> Tensor:
@@ -141,6 +181,11 @@ def straight_through(
 def masked_mean(x: Float[Tensor, "*n"], mask: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
     """Mean of the entries whose mask is 1; zero where there are none."""
     return (x * mask).sum() / mask.sum().clamp(min=1)
+
+
+def weighted_mean(x: Float[Tensor, "*n"], weight: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Mean over all entries of each times its weight."""
+    return (x * weight).mean()
 
 
 def lambda_return(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stormrl.config.parts import HeadConfig
+from stormrl.config.twm import PerceptronConfig
 from stormrl.nn.silu import silu_mlp, start_last_uniformly, start_uniformly
 
 STAGES = 4
@@ -20,7 +20,7 @@ KERNELS = 5, 5, 6, 6
 class StackEncoder(nn.Module):
     """Four convolutions of kernel 4 and stride 2 with SiLU, 64 -> 2 pixels, then a perceptron."""
 
-    def __init__(self, frames: int, channels: int, head: HeadConfig, outputs: int) -> None:
+    def __init__(self, frames: int, channels: int, head: PerceptronConfig, outputs: int) -> None:
         super().__init__()
         widths = [frames, *(channels * 2**i for i in range(STAGES))]
         stages: list[nn.Module] = []

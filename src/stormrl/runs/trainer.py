@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import torch
-from torch import Tensor
 
 from stormrl.acting.collector import Collector, Episode
 from stormrl.acting.evaluate import Score, cut_short, evaluate
@@ -25,7 +24,7 @@ from stormrl.experience.store import Manifest, ReplayStore
 from stormrl.history.progress import Progress
 from stormrl.history.recorder import Recorder, Sink, TensorBoard, Wandb, one_line, rewind
 from stormrl.learning.graphs import updates
-from stormrl.learning.learner import Learner
+from stormrl.learning.learner import Learner, Updated
 from stormrl.learning.metrics import MetricSum
 from stormrl.learning.schedule import UpdateRatio
 from stormrl.learning.skipped import Diagnosis, SkippedUpdates
@@ -95,9 +94,11 @@ class Trainer:
         torch.set_flush_denormal(True)
         seed_all(config.seed)
         self.learner = Learner(agent, self.spaces, self.backend)
-        capacity = min(agent.replay.capacity, config.steps)
+        keeps_final = self.learner.world_model.keeps_final
+        rows = config.steps * (1 + keeps_final)  # At most: an episode may be one step long.
+        capacity = min(agent.replay.capacity, rows)
         self.replay = Replay(capacity, self.spaces.observation.shape, self.backend.device)
-        self.demonstration = load_demonstration(run, self.spaces, self.backend.device)
+        self.demonstration = load_demonstration(run, self.spaces, self.backend.device, keeps_final)
         self.updates = updates(self.learner, self.replay, self.demonstration)
         self.store = ReplayStore(run.path / "replay")
         self.actor = self.learner.actor()
@@ -170,6 +171,7 @@ class Trainer:
         restore_learner(self.learner, saved.tensors)
         self.store.restore(self.replay, state.replay)
         self.step, self.elapsed_s = state.step, state.elapsed_s
+        self.collector.finals = self.replay.added - state.step
         self._saved_step = state.step
         for ratio in self.ratios:
             ratio.steps = state.trained_steps
@@ -229,7 +231,8 @@ class Trainer:
         """Whether environment, replay and agent are at the end of one and the same step."""
         taken, collector = len(self.env.get_wrapper_attr("actions")), self.collector
         same = taken == collector.game.length == collector.stored
-        return not self._half_done and same and self.replay.added == self.step
+        added = self.replay.added - collector.finals
+        return not self._half_done and same and added == self.step
 
     def _saved_text(self, error: BaseException) -> str:
         at = f"the run is saved at step {self._saved_step}"
@@ -290,10 +293,10 @@ class Trainer:
                 self._count(scheduled.update())
         self.learner.world_model.version = self.updated
 
-    def _count(self, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
-        for part, metrics in parts.items():
+    def _count(self, parts: Mapping[str, Updated]) -> None:
+        for part, (metrics, rows) in parts.items():
             self.metrics.add(metrics, part)
-            self.skipped.note(part, self.step, metrics, self.replay.drawn)
+            self.skipped.note(part, self.step, metrics, rows[:, 0])
 
     def _log(self) -> tuple[dict[str, float], Sequence[Diagnosis]]:
         """Write the metrics; those worth a look on the progress bar, and what was skipped."""

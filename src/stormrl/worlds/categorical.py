@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stormrl.config.parts import CategoricalConfig
+from stormrl.config.common import CategoricalConfig
 from stormrl.nn.functional import mix_uniform, sample_index, straight_through
 
 

@@ -9,15 +9,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from stormrl.config.parts import ActingConfig, AgentConfig, WorldModelConfig
+from stormrl.config.parts import ActingConfig, AgentConfig, WorldModelConfig, storm
 from stormrl.nn.conv import Decoder, Encoder, embedding_size
-from stormrl.nn.functional import (
-    categorical_kl,
-    log_probability,
-    masked_mean,
-    symexp,
-    two_hot_entropies,
-)
+from stormrl.nn.functional import categorical_kl, log_probability, masked_mean
 from stormrl.nn.heads import MLP, TwoHotHead
 from stormrl.nn.layers import PLAIN, Layers, layers_for
 from stormrl.spaces import Spaces
@@ -69,13 +63,13 @@ class WorldModel(World):
         self.sequence = Transformer(config.sequence, latent, spaces.action.n)
         predictor_inputs = {"hidden": width, "latent": latent}[config.predictor_input]
         self.reward_head = TwoHotHead(predictor_inputs, head, config.two_hot)
-        self.continues_head = MLP(predictor_inputs, head.width, head.layers, 1)
+        self.continues_head = MLP(predictor_inputs, head, 1)
         self.balance = balance(config)
 
     @classmethod
     def of(cls, agent: AgentConfig, spaces: Spaces, device: torch.device) -> Self:
         """The world model of an agent's configuration, made of the layers that suit the device."""
-        return cls(agent.world_model, spaces, agent.acting, layers_for(device))
+        return cls(storm(agent), spaces, agent.acting, layers_for(device))
 
     @property
     def frame_channels(self) -> int:
@@ -116,9 +110,7 @@ class WorldModel(World):
     ) -> tuple[Float[Tensor, " bins"], Float[Tensor, "*n bins"]]:
         """Rewards that the bins stand for, in natural units, and the probability of each."""
         logits, _ = self._predictor_logits(z, h)
-        bins = self.config.two_hot
-        centres = torch.linspace(bins.low, bins.high, bins.bins, device=logits.device)
-        return symexp(centres), logits.float().softmax(-1)
+        return self.reward_head.distribution(logits)
 
     # Learning.
 
@@ -147,7 +139,8 @@ class WorldModel(World):
         metrics["kl"] = masked_mean(dynamics.detach(), pairs)
         metrics["posterior_entropy"] = _entropy(posterior)
         metrics["prior_entropy"] = _entropy(prior)
-        metrics |= self._reward_entropies(batch.reward)
+        rewards = self.reward_head.entropies(batch.reward)
+        metrics |= {f"reward_{name}": value for name, value in rewards.items()}
         return Lesson({"world": total}, metrics | {"total": total.detach()}, z.detach())
 
     # Acting.
@@ -321,12 +314,6 @@ class WorldModel(World):
             "reward": reward_loss.mean(),
             "continuation": F.binary_cross_entropy_with_logits(continues, batch.continues),
         }
-
-    def _reward_entropies(self, reward: Tensor) -> dict[str, Tensor]:
-        """Between which two numbers the reward loss of a useful predictor lies."""
-        bins = self.config.two_hot
-        ignorant, perfect = two_hot_entropies(reward, bins.bins, bins.low, bins.high)
-        return {"reward_ignorant": ignorant, "reward_perfect": perfect}
 
     def _reconstruction_loss(
         self, obs: Tensor, z: Tensor, prior: Tensor, uniform: Tensor, pairs: Tensor

@@ -135,6 +135,7 @@ class WindowMind(Mind):
             reward=torch.zeros_like(action, dtype=torch.float32),
             continues=torch.ones_like(action, dtype=torch.float32),
             is_first=torch.zeros_like(action, dtype=torch.bool),
+            row=torch.full_like(action, -1),
         )
 
 

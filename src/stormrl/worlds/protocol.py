@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from stormrl.config.parts import AgentConfig, OptimizerConfig
+from stormrl.config.common import OptimizerConfig
+from stormrl.config.parts import AgentConfig
 from stormrl.errors import UserError
 from stormrl.spaces import Spaces
 from stormrl.types import Batch, Carry, Noise, Prediction, Uniform, View, clone
@@ -51,6 +52,9 @@ class World(nn.Module, ABC):
     spaces: Spaces
     view_sizes: tuple[int, int]
     """Lengths Z and D of the parts of its views; 0 for a part that it does not have."""
+    keeps_final: ClassVar[bool] = False
+    """Whether replay keeps what an episode ended with as a row of its own, which no action followed
+    (`experience.replay.final`)."""
     version: int = 0
     """Number of the weights: whoever changes them gives them another one."""
 

@@ -8,14 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stormrl.nn.functional import log_probability
+from stormrl.nn.functional import tempered
 from stormrl.types import Uniform, View
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.mind import Expectation, Mind
 from stormrl.worlds.transformer import Cache
-
-MODE = 1e-3
-"""Below this temperature a draw is the most probable class."""
 
 
 class UnboundedSequence:
@@ -116,12 +113,3 @@ class LatentMind(Mind):
         if hidden is None:
             hidden = z.new_zeros(1, self.world.view_sizes[1])
         self.view = View(z, hidden, known, belief)
-
-
-def tempered(probs: Float[Tensor, "*n K C"], temperature: float) -> Float[Tensor, "*n K C"]:
-    """Probabilities to the power of 1 / temperature, normalised; one-hot at temperature 0."""
-    if temperature < MODE:
-        return torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype)
-    if temperature == 1:
-        return probs
-    return (log_probability(probs) / temperature).softmax(-1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stormrl.config.parts import AgentConfig
-from stormrl.config.twm import TwmConfig
+from stormrl.config.twm import PerceptronConfig, TwmConfig
 from stormrl.errors import UserError
 from stormrl.nn.functional import masked_mean, sample_index, straight_through
 from stormrl.nn.precision import compute_dtype
@@ -102,6 +102,7 @@ class TwmWorld(World):
     @classmethod
     def of(cls, agent: AgentConfig, spaces: Spaces, device: torch.device) -> Self:
         """The world model of an agent's configuration."""
+        assert isinstance(agent.world_model, TwmConfig)
         return cls(agent.world_model, spaces, agent.imagination.batch_size)
 
     def groups(self) -> dict[str, Group]:
@@ -394,7 +395,7 @@ def luminance(
 
 
 def _head(
-    config: TwmConfig, width: int, head: Any, outputs: int, bias: float = 0.0
+    config: TwmConfig, width: int, head: PerceptronConfig, outputs: int, bias: float = 0.0
 ) -> nn.Sequential:
     mlp = silu_mlp(width, head.width, head.layers, outputs, config.sequence.dropout)
     start_uniformly(mlp)
