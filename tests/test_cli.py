@@ -302,6 +302,10 @@ def test_presets_tells_sizes_in_parameters(capsys: Captured) -> None:
     assert base["decoder"] == 4_884_931
     assert base["total"] == sum(count for part, count in base.items() if part != "total")
     assert round(base["total"] / 1e6, 2) == 16.51
+    storm, dreamer = (record["systems"][i] for i in (0, 3))
+    assert (storm["historical_information"], dreamer["historical_information"]) == (False, True)
+    assert dreamer["sequence_model"] == "GRU of width 512"
+    assert storm["parameters"]["world_model"] == base["total"]
     assert record["protocols"]["official"]["sticky_actions"] == 0.25
     assert main(["presets"]) == 0
     printed = capsys.readouterr().out

@@ -18,6 +18,8 @@ class RunState:
     """Environment steps so far."""
     trained_steps: int
     """Environment steps since training began."""
+    pretrained: int
+    """Updates before the agent acted for the first time."""
     elapsed_s: float
     """Seconds of training so far, interruptions left out."""
     is_first: bool
@@ -61,6 +63,7 @@ def _counts(value: object) -> bool:
 _CHECKS: dict[str, Callable[[object], bool]] = {
     "step": _count,
     "trained_steps": _count,
+    "pretrained": _count,
     "elapsed_s": _number,
     "is_first": lambda value: type(value) is bool,
     "episode_total": _number,
@@ -72,8 +75,12 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
 }
 
 
+_MISSING = {"pretrained": 0}
+"""What a checkpoint of before there was such a thing means."""
+
+
 def _read(record: Mapping[str, Any], name: str) -> Any:
-    value = record.get(name)
+    value = record.get(name, _MISSING.get(name))
     if not _CHECKS[name](value):
         raise UserError("checkpoint", f"its state.json holds no usable {name!r}")
     return value

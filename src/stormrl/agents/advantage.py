@@ -114,3 +114,23 @@ class AdvantageActorCritic(Behaviour):
             "counted": weight.mean(),
         }
         return total, {name: metric.detach() for name, metric in metrics.items()}
+
+    @property
+    def early_updates(self) -> int:
+        """As configured."""
+        return self.config.pretraining
+
+    def early_loss(self, trajectory: Trajectory) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The critic learns of real steps, all alike; the actor to be as undecided as they were."""
+        states = self.state(trajectory.view)
+        value = self.value(states)
+        discount = self.config.gamma * trajectory.continues
+        known = value.detach()
+        advantage = generalised_advantages(trajectory.reward, known, discount, self.config.lambda_)
+        returns = advantage + known[:, :-1]
+        value_loss = 0.5 * (value[:, :-1] - returns).square().mean()
+        log_probs = self.policy(states)
+        entropy = categorical_entropy(log_probs).mean()
+        total = value_loss - self.config.entropy * entropy / math.log(log_probs.shape[-1])
+        metrics = {"total": total, "value": value_loss, "entropy": entropy}
+        return total, {name: metric.detach() for name, metric in metrics.items()}

@@ -53,6 +53,7 @@ def describe() -> dict[str, Any]:
             }
             for name, edit in PRESETS.items()
         },
+        "systems": [system(name) for name in PRESETS],
         "sizes": {
             name: {
                 "description": _summary(edit),
@@ -62,6 +63,25 @@ def describe() -> dict[str, Any]:
         },
         "ablations": {name: changes(edit) for name, edit in ABLATIONS.items()},
         "protocols": {name: asdict(protocol) for name, protocol in PROTOCOLS.items()},
+    }
+
+
+SEEN = {"zh": "latent, hidden", "z": "latent", "h": "hidden", "frame": "reconstruction"}
+"""What an agent sees, by `ActorCriticConfig.state`."""
+
+
+def system(preset: str) -> dict[str, Any]:
+    """A preset at base size in the rows of the literature's table, read off what is run."""
+    from stormrl.learning.parameters import parameters_of
+
+    config = agent_config(preset)
+    parameters = parameters_of(config, SPACES)
+    return {
+        "name": preset,
+        **config.world_model.traits._asdict(),
+        "agent_state": SEEN[config.actor_critic.state],
+        "agent_training": config.actor_critic.training,
+        "parameters": {part: counts["total"] for part, counts in parameters.items()},
     }
 
 
@@ -103,11 +123,44 @@ def _show(record: Mapping[str, Any]) -> None:
     ablations = [(name, _flags_text(flags)) for name, flags in record["ablations"].items()]
     protocols = [(name, *_rules(protocol)) for name, protocol in record["protocols"].items()]
     console.print(table("--preset: the algorithm", ("", "what it is", _flags_column()), presets))
+    console.print(table("what they are made of", *_systems(record["systems"])))
     wholes = (number("world model"), number("actor, critic"))
     console.print(table("--size: parameters", ("", *wholes, "what it is"), sizes))
     console.print(table("ablations of the paper", ("", _flags_column()), ablations))
     rules = (number("sticky actions"), number("idle start"), "lost life", number("episodes"))
     console.print(table("--protocol: the rules of play", ("", *rules), protocols))
+
+
+ROWS = {
+    "sequence_model": "sequence model",
+    "tokens": "a step is",
+    "latent": "latent",
+    "historical_information": "which sees history",
+    "agent_state": "agent sees",
+    "agent_training": "agent's training",
+    "parameters": "world model, agent",
+}
+"""Rows of the literature's table, by the names of their values."""
+
+
+def _systems(systems: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Head and rows of the table; presets that differ in none of them share a column."""
+    columns = {
+        tuple(_cell(system[row]) for row in ROWS): system["name"] for system in systems[::-1]
+    }
+    rows = zip(ROWS.values(), *reversed(columns), strict=True)
+    return ("", *reversed(columns.values())), list(rows)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "n/a"
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return value
+    return " + ".join(f"{count / 1e6:.1f} M" for count in value.values())
 
 
 def _flags_column() -> Column:

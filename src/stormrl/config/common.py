@@ -36,6 +36,9 @@ class CategoricalConfig(Config):
         """Length Z of the flattened one-hot latent."""
         return self.categoricals * self.classes
 
+    def __str__(self) -> str:
+        return f"categorical, {self.categoricals} x {self.classes}"
+
 
 @dataclass(frozen=True)
 class HeadConfig(Config):
@@ -121,6 +124,17 @@ class SizeSettings(NamedTuple):
     """Updates for each environment step."""
 
 
+class Traits(NamedTuple):
+    """A world model in the rows of the literature's table; None where a row means nothing."""
+
+    sequence_model: str | None = None
+    tokens: str | None = None
+    """What a step of the environment is to the sequence model."""
+    latent: str | None = None
+    historical_information: bool | None = None
+    """Whether the latent is drawn in view of what came before its observation."""
+
+
 class WorldConfig(Config):
     """Base of the configuration of a world model, one's own included (docs/extending.md)."""
 
@@ -129,6 +143,11 @@ class WorldConfig(Config):
     batch_length: int
     """Steps in one window (T)."""
     optimizer: OptimizerConfig
+
+    @property
+    def traits(self) -> Traits:
+        """What kind of world model this is, in words; a part of one's own may leave it out."""
+        return Traits()
 
     def sized(self, size: SizeSettings) -> Self:
         """The same at a named size; a part of one's own may leave it out."""

@@ -11,6 +11,7 @@ from stormrl.config.common import (
     HeadConfig,
     OptimizerConfig,
     SizeSettings,
+    Traits,
     TwoHotConfig,
     WorldConfig,
 )
@@ -51,6 +52,16 @@ class DreamerConfig(WorldConfig):
     """Windows in one batch (B)."""
     batch_length: Annotated[int, AtLeast(2)] = 64
     """Steps in one window (T)."""
+
+    @property
+    def traits(self) -> Traits:
+        """A row of the literature's table."""
+        return Traits(
+            sequence_model=f"GRU of width {self.width}",
+            tokens="latent with action",
+            latent=str(self.latent),
+            historical_information=True,
+        )
 
     def sized(self, size: SizeSettings) -> Self:
         """The same at a named size."""

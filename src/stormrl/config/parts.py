@@ -18,6 +18,7 @@ from stormrl.config.common import (
     HeadConfig,
     OptimizerConfig,
     SizeSettings,
+    Traits,
     TwoHotConfig,
     WorldConfig,
 )
@@ -117,6 +118,17 @@ class WorldModelConfig(WorldConfig):
     batch_length: Annotated[int, AtLeast(2)] = 64
     """Steps in one window (T)."""
 
+    @property
+    def traits(self) -> Traits:
+        """A row of the literature's table."""
+        sequence = self.sequence
+        return Traits(
+            sequence_model=f"Transformer, {sequence.layers} x {sequence.width}",
+            tokens="latent with action",
+            latent=str(self.latent),
+            historical_information=False,
+        )
+
     def sized(self, size: SizeSettings) -> Self:
         """The same at a named size."""
         sequence = replace(self.sequence, width=size.width, heads=4, feedforward=2 * size.width)
@@ -211,6 +223,11 @@ class ActorCriticConfig(Config):
     scale_floor: Annotated[float, Positive] = 1.0
     """Least number that advantages are divided by."""
 
+    @property
+    def training(self) -> str:
+        """How it is trained, in a row of the literature's table."""
+        return "REINFORCE, returns scaled by their range"
+
     def sized(self, size: SizeSettings) -> Self:
         """The same at a named size."""
         return replace(
@@ -252,11 +269,16 @@ class ReplayConfig(Config):
     rewarded: Annotated[float, Fraction] = 0.0
     """Share of the world model's windows, rounded up to whole ones, that are drawn around a step
     with a reward, if there is one; the others are drawn uniformly."""
+    balance: Annotated[float, AtLeast(0)] = 0.0
+    """Temperature of a softmax over -visits by which the world model's windows are drawn, none
+    twice in a batch (TWM); 0 draws all alike."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """The warmup fits into the capacity."""
+        """The warmup fits into the capacity, and windows are drawn in one way."""
         if self.warmup > self.capacity:
             yield "warmup", f"{self.warmup} does not fit the capacity of {self.capacity}"
+        if self.balance and self.rewarded:
+            yield "rewarded", f"is {self.rewarded}; give 0 where replay.balance is on"
 
 
 @dataclass(frozen=True)
@@ -306,6 +328,10 @@ class AgentConfig(Config):
             remedy = "raise replay.warmup or lower world_model.batch_length"
             problem = f"{self.replay.warmup} steps hold no window of {needed}"
             yield "replay.warmup", f"{problem}; {remedy}"
+        most = self.replay.warmup - self.world_model.window + 1
+        if self.replay.balance and self.world_model.batch_size > most:
+            problem = f"{self.replay.warmup} steps hold {most} windows, fewer than"
+            yield "replay.warmup", f"{problem} world_model.batch_size; raise it"
         if dreams.dreams_from == "posteriors":
             yield from self._branching_problems()
 

@@ -79,7 +79,7 @@ def twm(config: AgentConfig) -> AgentConfig:
             config.imagination, dreams_from="posteriors", batch_size=400, context=1, horizon=15
         ),
         actor_critic=AdvantageConfig(),
-        replay=replace(config.replay, warmup=5_000),
+        replay=replace(config.replay, warmup=5_000, balance=20.0),
         world_model_ratio=25 / 19,
         agent_ratio=25 / 19,
     )

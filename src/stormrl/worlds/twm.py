@@ -22,12 +22,25 @@ from stormrl.nn.precision import compute_dtype
 from stormrl.nn.silu import silu_mlp, start_last_uniformly, start_uniformly
 from stormrl.nn.stacked import StackDecoder, StackEncoder
 from stormrl.spaces import Spaces
-from stormrl.types import Batch, Carry, Prediction, Uniform, View
-from stormrl.worlds.protocol import Group, Lesson, World
+from stormrl.types import Batch, Carry, Prediction, Trajectory, Uniform, View
+from stormrl.worlds.protocol import Group, Lesson, Phase, World
 from stormrl.worlds.transformer_xl import TransformerXL, XLCache
 
 LUMINANCE = 0.2989, 0.587, 0.114
 """Of red, green and blue, as the Arcade Learning Environment makes grey of colours."""
+
+
+class Steps(NamedTuple):
+    """What the dynamics learn of: a step of context, then those that are learned from."""
+
+    z: Float[Tensor, "B T1 Z"]
+    action: Int[Tensor, "B T1"]
+    reward: Float[Tensor, "B T1"]
+    discount: Float[Tensor, "B T1"]
+    ends: Bool[Tensor, "B T1"]
+    """Whether an episode ended with the step."""
+    target: Float[Tensor, "B T K C"]
+    """Logits of the next latent, of all but the context."""
 
 
 class Moments(NamedTuple):
@@ -171,47 +184,61 @@ class TwmWorld(World):
 
         Of a window, the first step after the lead is context, the last one gives a target alone.
         """
-        c, lead = self.config, self.config.lead
-        stacks = self.stacks(batch.obs, batch.is_first)[:, lead:]
-        draw, choice = noise[..., :-1], noise[:, 1:, -1]
+        stacks = self.stacks(batch.obs, batch.is_first)[:, self.config.lead :]
         logits = self.encode(stacks[:, 1:-1])
-        with torch.no_grad():
-            around = self.encode(torch.stack([stacks[:, 0], stacks[:, -1]], dim=1))
-        z = _drawn(logits, draw[:, 1:])
-        before = _drawn(around[:, 0], draw[:, 0])
-        reconstruction = self._reconstruction_loss(stacks[:, 1:-1], z)
-
-        z = torch.cat([before[:, None], z.detach()], dim=1)
-        action, reward = batch.action[:, lead:-1], self.rewards(batch.reward[:, lead:-1])
-        alive = batch.continues[:, lead:-1]
-        ends = (alive == 0) | batch.is_first[:, lead + 1 :]
-        expected = self.expect(self.sequence(z, action, reward, ends))
-        target = torch.cat([logits.detach()[:, 1:], around[:, 1:]], dim=1)
-        entropy = _entropy(logits) / self._largest_entropy
-        missing = (c.entropy_floor - entropy.mean()).relu()
+        z = _drawn(logits, noise[:, 1:, :-1])
+        losses = self._seeing_losses(stacks[:, 1:-1], logits, z)
+        steps = self._steps(batch, stacks, logits, z, noise)
+        expected = self._expected(steps)
         # Drawn to what the same weights predicted; nothing is drawn the other way by it.
         prediction = expected.logits.detach()[:, :-1].exp()
-        losses = {
-            "reconstruction": reconstruction,
-            "missing_entropy": missing,
-            "consistency": -(prediction * logits).sum((-2, -1)).mean(),
-            **self._dynamics_losses(expected, target, reward, c.discount * alive, ends),
+        losses["consistency"] = -(prediction * logits).sum((-2, -1)).mean()
+        losses |= self._guessing_losses(expected, steps)
+        metrics = self._entropies(logits, expected, steps)
+        seen = self._moments(steps, noise[:, 1:, -1])
+        return self._lesson(losses, ("observation", "dynamics"), metrics, seen)
+
+    def phases(self) -> dict[str, Phase]:
+        """First what sees, of single frames; then what guesses."""
+        c = self.config
+        frames = c.batch_size * c.batch_length
+        return {
+            "observation": Phase(c.pretraining.observation, frames, c.lead + 2),
+            "dynamics": Phase(c.pretraining.dynamics, c.batch_size, c.window),
         }
-        observation = (
-            c.reconstruction_weight * reconstruction
-            + c.entropy_weight * missing
-            + c.consistency_weight * losses["consistency"]
+
+    def early_loss(self, group: str, batch: Batch, noise: Float[Tensor, "B T1 K1"]) -> Lesson:
+        """Either part by itself; there is no consistency yet, and latents are taken as they are."""
+        stacks = self.stacks(batch.obs, batch.is_first)[:, self.config.lead :]
+        if group == "observation":
+            logits = self.encode(stacks[:, :-1])
+            z = _drawn(logits, noise[..., :-1])
+            return self._lesson(self._seeing_losses(stacks[:, :-1], logits, z), (group,), {})
+        with torch.no_grad():
+            logits = self.encode(stacks[:, 1:-1])
+            z = _drawn(logits, noise[:, 1:, :-1])
+            steps = self._steps(batch, stacks, logits, z, noise)
+        expected = self._expected(steps)
+        metrics = self._entropies(logits, expected, steps)
+        return self._lesson(self._guessing_losses(expected, steps), (group,), metrics)
+
+    @torch.no_grad()
+    def remembered(self, batch: Batch, uniform: Uniform) -> Trajectory:
+        """Real steps with latents drawn from the posterior; every end is one."""
+        lead = self.config.lead
+        logits = self.encode(self.stacks(batch.obs, batch.is_first)[:, lead:])
+        z = _drawn(logits, uniform(logits.shape[:-1]))
+        return Trajectory(
+            view=View(z, None),
+            action=batch.action[:, lead:-1],
+            reward=self.rewards(batch.reward[:, lead:-1]),
+            continues=(~_ends(batch, lead)).float(),
+            weight=torch.ones_like(batch.reward[:, 0]),
         )
-        dynamics = (
-            c.dynamics_weight * losses["dynamics"]
-            + c.reward_weight * losses["reward"]
-            + c.continuation_weight * losses["continuation"]
-        )
-        metrics = {name: value.detach() for name, value in losses.items()}
-        metrics |= self._entropies(logits, expected, target, ends)
-        metrics["total"] = (observation + dynamics).detach()
-        seen = self._moments(z, action, reward, ends, choice)
-        return Lesson({"observation": observation, "dynamics": dynamics}, metrics, seen)
+
+    def remembered_steps(self, horizon: int) -> int:
+        """With frames to stack."""
+        return self.config.lead + horizon + 1
 
     # Acting.
 
@@ -329,54 +356,97 @@ class TwmWorld(World):
         newest = self.images(view.z)[..., -1:, :, :]
         return newest.expand(*newest.shape[:-3], channels, *newest.shape[-2:])
 
-    @property
-    def _largest_entropy(self) -> float:
-        return math.log(self.config.latent.classes)
+    def _steps(
+        self, batch: Batch, stacks: Tensor, logits: Tensor, z: Tensor, noise: Tensor
+    ) -> Steps:
+        """What the dynamics learn of, without gradients."""
+        lead = self.config.lead
+        with torch.no_grad():
+            around = self.encode(torch.stack([stacks[:, 0], stacks[:, -1]], dim=1))
+        before = _drawn(around[:, :1], noise[:, :1, :-1])
+        return Steps(
+            z=torch.cat([before, z.detach()], dim=1),
+            action=batch.action[:, lead:-1],
+            reward=self.rewards(batch.reward[:, lead:-1]),
+            discount=self.config.discount * batch.continues[:, lead:-1],
+            ends=_ends(batch, lead),
+            target=torch.cat([logits.detach()[:, 1:], around[:, 1:]], dim=1),
+        )
 
-    def _reconstruction_loss(self, stacks: Tensor, z: Tensor) -> Float[Tensor, ""]:
-        """Half the squared error, summed over a stack's pixels, averaged over stacks."""
+    def _expected(self, steps: Steps) -> Expected:
+        return self.expect(self.sequence(steps.z, steps.action, steps.reward, steps.ends))
+
+    def _seeing_losses(self, stacks: Tensor, logits: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """Half the squared error, summed over a stack's pixels; what entropy lacks to its floor."""
         error = self.images(z).float() - stacks
-        return 0.5 * error.square().sum((-3, -2, -1)).mean()
+        entropy = _entropy(logits).mean() / math.log(self.config.latent.classes)
+        return {
+            "reconstruction": 0.5 * error.square().sum((-3, -2, -1)).mean(),
+            "missing_entropy": (self.config.entropy_floor - entropy).relu(),
+        }
 
-    def _dynamics_losses(
-        self,
-        expected: Expected,
-        target: Float[Tensor, "B T K C"],
-        reward: Float[Tensor, "B T1"],
-        discount: Float[Tensor, "B T1"],
-        ends: Bool[Tensor, "B T1"],
-    ) -> dict[str, Tensor]:
+    def _guessing_losses(self, expected: Expected, steps: Steps) -> dict[str, Tensor]:
         """Of every step but the context, which is there to be looked back on."""
         logits, mean, lasting = (part[:, 1:] for part in expected)
         # Where an episode ended, the next frame is one of another.
-        counted = (~ends[:, 1:]).float()
-        surprise = -(target.exp() * logits).sum((-2, -1))
+        counted = (~steps.ends[:, 1:]).float()
+        surprise = -(steps.target.exp() * logits).sum((-2, -1))
         return {
             "dynamics": masked_mean(surprise, counted),
-            "reward": 0.5 * (mean - reward[:, 1:]).square().mean(),
-            "continuation": F.binary_cross_entropy_with_logits(lasting, discount[:, 1:]),
+            "reward": 0.5 * (mean - steps.reward[:, 1:]).square().mean(),
+            "continuation": F.binary_cross_entropy_with_logits(lasting, steps.discount[:, 1:]),
         }
 
-    def _entropies(
-        self, posterior: Tensor, expected: Expected, target: Tensor, ends: Tensor
-    ) -> dict[str, Tensor]:
+    def _lesson(
+        self,
+        losses: dict[str, Tensor],
+        groups: tuple[str, ...],
+        metrics: dict[str, Tensor],
+        seen: Moments | tuple[()] = (),
+    ) -> Lesson:
+        """Losses by optimizer group, each with its weight."""
+        c = self.config
+        weights = {
+            "observation": {
+                "reconstruction": c.reconstruction_weight,
+                "missing_entropy": c.entropy_weight,
+                "consistency": c.consistency_weight,
+            },
+            "dynamics": {
+                "dynamics": c.dynamics_weight,
+                "reward": c.reward_weight,
+                "continuation": c.continuation_weight,
+            },
+        }
+        totals = {
+            group: torch.stack(
+                [weights[group][name] * losses[name] for name in weights[group] if name in losses]
+            ).sum()
+            for group in groups
+        }
+        told = {name: value.detach() for name, value in losses.items()} | metrics
+        told["total"] = torch.stack(list(totals.values())).sum().detach()
+        return Lesson(totals, told, seen)
+
+    def _entropies(self, posterior: Tensor, expected: Expected, steps: Steps) -> dict[str, Tensor]:
         prior = expected.logits.detach()[:, 1:]
-        kl = (target.exp() * (target - prior)).sum((-2, -1))
+        kl = (steps.target.exp() * (steps.target - prior)).sum((-2, -1))
         return {
-            "kl": masked_mean(kl, (~ends[:, 1:]).float()),
+            "kl": masked_mean(kl, (~steps.ends[:, 1:]).float()),
             "posterior_entropy": _entropy(posterior.detach()).mean(),
             "prior_entropy": _entropy(prior).mean(),
         }
 
-    def _moments(
-        self, z: Tensor, action: Tensor, reward: Tensor, ends: Tensor, choice: Tensor
-    ) -> Moments:
+    def _moments(self, steps: Steps, choice: Float[Tensor, "B T"]) -> Moments:
         """Pairs of successive steps, drawn without replacement, and as many spare latents."""
-        pairs = z[:, :-1], action[:, :-1], reward[:, :-1], ends[:, :-1], z[:, 1:]
         order = choice.flatten().argsort()
         chosen, spare = order[: self.dreams], order.flip(0)[: self.dreams]
-        before, done, paid, ended, now = (part.flatten(0, 1)[chosen] for part in pairs)
-        return Moments(before, done, paid, ended, now, pairs[-1].flatten(0, 1)[spare])
+        now = steps.z[:, 1:].flatten(0, 1)
+        before, action, reward, ended = (
+            part[:, :-1].flatten(0, 1)[chosen]
+            for part in (steps.z, steps.action, steps.reward, steps.ends)
+        )
+        return Moments(before, action, reward, ended, now[chosen], now[spare])
 
     def _view(self, expected: Expected, dream: Dream) -> View:
         share = expected.discount.sigmoid() / self.config.discount
@@ -392,6 +462,11 @@ def luminance(
     red, green, blue = obs.unbind(-3)
     r, g, b = (share / sum(LUMINANCE) / 255 for share in LUMINANCE)
     return (red.float() * r).add_(green, alpha=g).add_(blue, alpha=b)
+
+
+def _ends(batch: Batch, lead: int) -> Bool[Tensor, "B T1"]:
+    """Of the steps after the lead that have a next one: whether an episode ended with it."""
+    return (batch.continues[:, lead:-1] == 0) | batch.is_first[:, lead + 1 :]
 
 
 def _head(
