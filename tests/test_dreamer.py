@@ -12,9 +12,7 @@ from torch import Tensor
 from miniature import ACTIONS, CPU, SPACES, C, K, array, random_batch, softmax
 from small_runs import STEPS, assert_same_runs, go_on, new_run
 from stormrl.agents.reinforce import ActorCritic
-from stormrl.config.common import CategoricalConfig, ConvConfig
 from stormrl.config.dreamer import DreamerConfig
-from stormrl.config.parts import AgentConfig
 from stormrl.config.presets import agent_config
 from stormrl.history.progress import SilentProgress
 from stormrl.learning.learner import Learner, apply_gradients
@@ -22,34 +20,8 @@ from stormrl.learning.parameters import count_parameters
 from stormrl.runs.trainer import Trainer
 from stormrl.types import Trajectory, View
 from stormrl.worlds.dreamer import DreamerWorld, arrivals
-
-WIDTH, HIDDEN = 10, 8
-"""Of the recurrent state, and of the layers around it."""
-
-
-def shrunk() -> AgentConfig:
-    """The preset at the smallest size that still has every part."""
-    config = agent_config("dreamerv3")
-    assert isinstance(config.world_model, DreamerConfig)
-    head = replace(config.world_model.head, width=8)
-    world = replace(
-        config.world_model,
-        image=ConvConfig(2),
-        latent=CategoricalConfig(K, C),
-        width=WIDTH,
-        hidden=HIDDEN,
-        head=head,
-        batch_size=2,
-        batch_length=6,
-    )
-    return replace(
-        config,
-        world_model=world,
-        imagination=replace(config.imagination, context=3, horizon=4),
-        actor_critic=replace(config.actor_critic, head=head),
-        acting=replace(config.acting, context=4),
-        replay=replace(config.replay, capacity=64, warmup=16),
-    )
+from systems import WIDTH
+from systems import dreamer as shrunk
 
 
 def world(**fields: Any) -> DreamerWorld:

@@ -124,7 +124,7 @@ def test_a_part_that_cannot_be_is_refused_in_one_line(
     tmp_path: Path, code: str, message: str
 ) -> None:
     imports = (
-        "from stormrl.config.parts import WorldConfig\nfrom stormrl.worlds.protocol import World\n"
+        "from stormrl.config.common import WorldConfig\nfrom stormrl.worlds.protocol import World\n"
     )
     (tmp_path / "lazy.py").write_text(imports + code + "\n")
     done = stormrl("train", "--env", "stormrl/Catch-v0", "--world", "lazy:Lazy", folder=tmp_path)

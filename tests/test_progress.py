@@ -41,6 +41,34 @@ def test_rates_are_of_the_window_alone() -> None:
     assert window.per_second() == (50, 0)
 
 
+def test_samples_are_dropped_by_age_not_by_number() -> None:
+    """Where a step takes seconds, the rate is still that of the last moments."""
+    window = RateWindow(window_s=10, period_s=1)
+    for step in range(40):
+        window.add(4 * step, step)
+    for step in range(40, 44):
+        window.add(160 + 8 * (step - 40), step)
+    assert window.per_second() == pytest.approx((1 / 8,))
+
+
+def test_random_steps_say_nothing_about_the_rest() -> None:
+    """A thousand steps in a second, then two seconds each: an ETA is of the updates alone."""
+    clock, console = Clock(), log_console()
+    with TrainingProgress(11_000, console=console, clock=clock) as progress:
+        for second in range(40):
+            clock.now_s += 1
+            progress.update(25 * (second + 1), 0, {}, None)
+        for update in range(40):
+            clock.now_s += 2
+            progress.update(1001 + update, 1 + update, {}, None)
+    lines = written(console).splitlines()
+    assert "collecting random steps" in lines[0]
+    assert "ETA" not in lines[0]
+    (foretold,) = [line for line in lines if "at this pace" in line]
+    assert "take 5.5 hours" in foretold
+    assert "ETA 5:3" in lines[-1]
+
+
 def test_rates_do_not_depend_on_how_often_they_are_fed() -> None:
     window = RateWindow(window_s=10, period_s=1)
     for tick in range(100_000):

@@ -22,6 +22,9 @@ from stormrl.machine.lenient import lenient
 EPISODES_IN_MEAN = 20
 RATE_WINDOW_S = 30.0
 SAMPLE_PERIOD_S = 0.5
+FORETOLD_S = 20.0
+"""Seconds of updates after which it is said how long they will go on, if that is long."""
+LONG_S = 3600.0
 
 
 class Status(NamedTuple):
@@ -32,6 +35,8 @@ class Status(NamedTuple):
     elapsed_s: float
     steps_per_s: float | None
     updates_per_s: float | None
+    updates: int
+    """So far; at 0 steps are taken at random, and tell nothing of how long the rest will take."""
     mean_return: float | None
     metrics: Mapping[str, float]
     limit_s: float | None = None
@@ -43,7 +48,7 @@ class Status(NamedTuple):
         ends_s = []
         if self.limit_s is not None:
             ends_s.append(self.limit_s - self.elapsed_s)
-        if self.steps_per_s:
+        if self.steps_per_s and self.updates:
             ends_s.append((self.total_steps - self.step) / self.steps_per_s)
         return max(min(ends_s), 0) if ends_s else None
 
@@ -81,7 +86,9 @@ class TrainingProgress:
         self._returns: deque[float] = deque(maxlen=EPISODES_IN_MEAN)
         self._metrics: dict[str, float] = {}
         self._step = start_step
+        self._updates = 0
         self._total_steps = total_steps
+        self._foretold = False
         self._limit_s = limit_s
 
     def __enter__(self) -> Self:
@@ -100,9 +107,14 @@ class TrainingProgress:
         episode has just ended.
         """
         now_s = self._clock()
-        self._step = step
+        if updates and not self._updates:
+            # What was before is a thousand times as fast.
+            self._rates = RateWindow(RATE_WINDOW_S, SAMPLE_PERIOD_S)
+            self._first_update_s = now_s
+        self._step, self._updates = step, updates
         self._metrics.update(metrics)
         self._rates.add(now_s, step, updates)
+        self._foretell(now_s)
         if episode_return is not None:
             self._returns.append(episode_return)
         if now_s - self._shown_s >= self._display.period_s:
@@ -113,6 +125,16 @@ class TrainingProgress:
         """Print a line that stays, above the bar."""
         self._display.message(text)
 
+    def _foretell(self, now_s: float) -> None:
+        """Once, as soon as it is known: that the training takes hours."""
+        if self._foretold or not self._updates or now_s - self._first_update_s < FORETOLD_S:
+            return
+        self._foretold = True
+        eta_s = self._status().eta_s
+        if self._limit_s is None and eta_s is not None and eta_s >= LONG_S:
+            left = f"at this pace the steps that are left take {long_text(eta_s)}"
+            self.message(f"{left}; Ctrl-C saves, and smaller sizes (--size) are faster")
+
     def _status(self) -> Status:
         steps_per_s, updates_per_s = self._rates.per_second() or (None, None)
         return Status(
@@ -121,6 +143,7 @@ class TrainingProgress:
             elapsed_s=self._clock() - self._start_s,
             steps_per_s=steps_per_s,
             updates_per_s=updates_per_s,
+            updates=self._updates,
             mean_return=statistics.fmean(self._returns) if self._returns else None,
             metrics=dict(self._metrics),
             limit_s=self._limit_s,
@@ -149,11 +172,14 @@ Progress: TypeAlias = TrainingProgress | SilentProgress
 
 
 class RateWindow:
-    """Rates of growing counters over the last `window_s` seconds, sampled every `period_s`."""
+    """Rates of growing counters over the last `window_s` seconds, sampled every `period_s`.
+
+    Of counters that grow more slowly than that, over the time since the last sample but one.
+    """
 
     def __init__(self, window_s: float, period_s: float) -> None:
-        self._period_s = period_s
-        self._samples: deque[tuple[float, ...]] = deque(maxlen=round(window_s / period_s) + 1)
+        self._window_s, self._period_s = window_s, period_s
+        self._samples: deque[tuple[float, ...]] = deque()
         self._newest: tuple[float, ...] = ()
 
     def add(self, now_s: float, *counters: float) -> None:
@@ -161,6 +187,8 @@ class RateWindow:
         self._newest = (now_s, *counters)
         if not self._samples or now_s - self._samples[-1][0] >= self._period_s:
             self._samples.append(self._newest)
+        while len(self._samples) > 2 and now_s - self._samples[1][0] >= self._window_s:
+            self._samples.popleft()
 
     def per_second(self) -> tuple[float, ...] | None:
         """One rate a counter, or None before time has passed."""
@@ -248,6 +276,8 @@ def _percent(status: Status) -> str:
 def _time(status: Status) -> str:
     if status.done >= 1:
         return f"took {duration_text(status.elapsed_s)}"
+    if not status.updates and status.step and status.limit_s is None:
+        return "collecting random steps"
     return "ETA --" if status.eta_s is None else f"ETA {duration_text(status.eta_s)}"
 
 
@@ -282,6 +312,12 @@ def short_number(value: float | None) -> str:
     if value is None:
         return "--"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def long_text(seconds: float) -> str:
+    """Hours, or days where there are several, as in 3.5 hours."""
+    hours = seconds / 3600
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def duration_text(seconds: float) -> str:
