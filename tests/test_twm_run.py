@@ -13,31 +13,15 @@ import torch
 import twm_miniature as miniature
 from miniature import CPU
 from small_runs import WARMUP, assert_same_runs, go_on, new_run, opened
-from stormrl.config.parts import AgentConfig
 from stormrl.config.presets import agent_config
-from stormrl.config.twm import AdvantageConfig, PretrainingConfig
+from stormrl.config.twm import AdvantageConfig
 from stormrl.errors import UserError
 from stormrl.history.progress import SilentProgress
 from stormrl.learning.learner import Learner
-from stormrl.machine.device import Backend
 from stormrl.runs.trainer import Trainer
+from systems import twm
 
 OBSERVATION, DYNAMICS, AGENT = 3, 2, 4
-
-
-def shrunk() -> AgentConfig:
-    config = agent_config("twm")
-    return replace(
-        config,
-        world_model=miniature.world_config(
-            pretraining=PretrainingConfig(OBSERVATION, DYNAMICS), batch_length=4
-        ),
-        actor_critic=miniature.agent_config(pretraining=AGENT),
-        imagination=replace(config.imagination, batch_size=6, horizon=4),
-        replay=replace(config.replay, capacity=40, warmup=WARMUP),
-        world_model_ratio=0.5,
-        agent_ratio=0.5,
-    )
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
@@ -51,7 +35,7 @@ def weights(learner: Learner) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("stop_at", [19, 42])
 def test_a_resumed_run_is_the_same_as_one_left_alone(tmp_path: Path, stop_at: int) -> None:
     for name in ("whole", "cut"):
-        new_run(tmp_path / name, agent=shrunk())
+        new_run(tmp_path / name, agent=twm())
     whole = go_on(tmp_path / "whole")
     go_on(tmp_path / "cut", stop_at)
     cut = go_on(tmp_path / "cut")
@@ -62,7 +46,7 @@ def test_a_resumed_run_is_the_same_as_one_left_alone(tmp_path: Path, stop_at: in
 
 def test_a_run_that_is_stopped_in_its_pretraining_goes_on_there(tmp_path: Path) -> None:
     for name in ("whole", "cut"):
-        new_run(tmp_path / name, agent=shrunk())
+        new_run(tmp_path / name, agent=twm())
     go_on(tmp_path / "whole")
     stopped = opened(tmp_path / "cut")
     assert len(stopped.pretraining) == OBSERVATION + DYNAMICS + AGENT
@@ -85,7 +69,7 @@ def _stop_after(trainer: Trainer, updates: int) -> None:
 
 
 def test_each_phase_moves_its_own_group(tmp_path: Path) -> None:
-    trainer = Trainer(new_run(tmp_path / "run", agent=shrunk()), SilentProgress())
+    trainer = Trainer(new_run(tmp_path / "run", agent=twm()), SilentProgress())
     for _ in range(WARMUP):
         trainer.collector.step(random=True)
     moves = [{"observation"}] * OBSERVATION + [{"dynamics"}] * DYNAMICS
@@ -102,7 +86,7 @@ def test_the_agent_learns_of_real_steps_first() -> None:
     """What a constant reward comes to; and to be undecided."""
     fast = replace(AdvantageConfig().optimizer, learning_rate=1e-2)
     agent = miniature.agent_config(optimizer=fast, critic_optimizer=fast, gamma=0.5)
-    learner = Learner(replace(shrunk(), actor_critic=agent), miniature.spaces(), CPU)
+    learner = Learner(replace(twm(), actor_critic=agent), miniature.spaces(), CPU)
     replay = miniature.replay(200)
     replay.reward.fill_(1.0)
     with torch.no_grad():
@@ -125,24 +109,7 @@ def test_another_world_has_no_remembered_trajectories() -> None:
 
 
 def test_windows_are_drawn_by_visits() -> None:
-    learner, replay = Learner(shrunk(), miniature.spaces(), CPU), miniature.replay(200)
+    learner, replay = Learner(twm(), miniature.spaces(), CPU), miniature.replay(200)
     learner.update_both(replay)
     assert replay.visits.sum() == learner.config.world_model.batch_size
     assert replay.visits.max() == 1
-
-
-def three_updates(backend: Backend) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    learner, replay = Learner(shrunk(), miniature.spaces(), backend), miniature.replay(200)
-    for phase in learner.phases():
-        phase.update(replay)
-    for _ in range(3):
-        learner.update_both(replay)
-    return weights(learner)
-
-
-@pytest.mark.slow
-def test_compiled_updates_equal_eager_ones() -> None:
-    eager, compiled = three_updates(CPU), three_updates(Backend(CPU.device, compiled=True))
-    for name, tensor in eager.items():
-        torch.testing.assert_close(tensor, compiled[name], atol=1e-4, rtol=1e-4)

@@ -41,6 +41,8 @@ class View(NamedTuple):
     """What the latent was drawn from; for eyes, not for the agent."""
     outcome: Prediction | None = None
     """How the dreamt step to here ended, where the world model knows at once; for `judge`."""
+    anew: Bool[Tensor, "*n"] | None = None
+    """Whether another dream begins here, which the step before did not lead to; None: nowhere."""
 
 
 class Prediction(NamedTuple):
@@ -49,8 +51,6 @@ class Prediction(NamedTuple):
     reward: Float[Tensor, "*n"]
     continues: Float[Tensor, "*n"]
     """Probability that the episode goes on."""
-    restarts: Bool[Tensor, "*n"] | None = None
-    """Whether the dream begins anew after it, elsewhere; None: nowhere."""
 
 
 class Trajectory(NamedTuple):

@@ -117,8 +117,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def _outcome(self, expected: Expectation) -> tuple[float, float, bool]:
         """Reward, continuation and end that follow the action."""
-        outcome = expected.outcome
-        reward, continues = float(outcome.reward), float(outcome.continues)
+        reward, continues = (float(part) for part in expected.outcome)
         if self.outcome == "expected":
             return reward, continues, continues < 0.5
         if expected.rewards is not None:

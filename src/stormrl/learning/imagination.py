@@ -92,7 +92,7 @@ class Imagination:
         self, views: list[View], actions: list[Tensor], weight: Float[Tensor, " B"]
     ) -> Trajectory:
         view, action = stacked(views), torch.stack(actions, dim=1)
-        reward, continues, restarts = self.world.judge(view, action)
+        reward, continues = self.world.judge(view, action)
         if self.config.continuation == "threshold":
             continues = (continues >= 0.5).float()
-        return Trajectory(view, action, reward, continues, weight, restarts)
+        return Trajectory(view, action, reward, continues, weight, view.anew)

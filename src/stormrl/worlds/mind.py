@@ -95,8 +95,8 @@ class WindowMind(Mind):
             _, steps = self.world.dream_noise(1, 0, 1, uniform)
             self._next = self.world.dream(self._dreaming, chosen, steps[:, 0])
         outcome = self.world.judge(stacked([self.view, self._next[1]]), chosen[:, None])
-        reward, continues = outcome.reward[:, 0], outcome.continues[:, 0]
-        return Expectation(Prediction(reward, continues), self._next[1].belief)
+        reward, continues = outcome
+        return Expectation(Prediction(reward[:, 0], continues[:, 0]), self._next[1].belief)
 
     @torch.no_grad()
     def see(self, obs: Tensor, uniform: Uniform) -> None:
@@ -147,17 +147,12 @@ def stacked(views: Sequence[View]) -> View:
     z = [view.z for view in views if view.z is not None]
     h = [view.h for view in views if view.h is not None]
     outcomes = [view.outcome for view in views[1:] if view.outcome is not None]
+    anew = [view.anew for view in views[1:] if view.anew is not None]
     return View(
         torch.stack(z, dim=1) if z else None,
         torch.stack(h, dim=1) if h else None,
-        outcome=_stacked_outcome(outcomes) if outcomes else None,
-    )
-
-
-def _stacked_outcome(outcomes: Sequence[Prediction]) -> Prediction:
-    restarts = [each.restarts for each in outcomes if each.restarts is not None]
-    return Prediction(
-        torch.stack([each.reward for each in outcomes], dim=1),
-        torch.stack([each.continues for each in outcomes], dim=1),
-        torch.stack(restarts, dim=1) if restarts else None,
+        outcome=Prediction(*(torch.stack(part, dim=1) for part in zip(*outcomes, strict=True)))
+        if outcomes
+        else None,
+        anew=torch.stack(anew, dim=1) if anew else None,
     )

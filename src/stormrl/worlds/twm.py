@@ -451,8 +451,9 @@ class TwmWorld(World):
     def _view(self, expected: Expected, dream: Dream) -> View:
         share = expected.discount.sigmoid() / self.config.discount
         continues = torch.where(dream.ended, 0.0, share)
-        outcome = Prediction(expected.reward, continues, dream.ended)
-        return View(dream.z, None, belief=expected.logits.exp(), outcome=outcome)
+        outcome = Prediction(expected.reward, continues)
+        belief = expected.logits.exp()
+        return View(dream.z, None, belief=belief, outcome=outcome, anew=dream.ended)
 
 
 def luminance(
