@@ -29,10 +29,9 @@ from scripts import run
 from stormrl.acting.evaluate import RandomPlayer, Score, evaluate, random_scores
 from stormrl.commands.output import messages, number, results, say, table
 from stormrl.disk.files import read_json
-from stormrl.envs import Protocol, action_meanings, make_env
+from stormrl.envs import Protocol, action_meanings, find_protocol, make_env
 from stormrl.errors import UserError
 from stormrl.machine.provenance import provenance
-from stormrl.runs.whole import find_protocol
 from stormrl.scores.published import game_of
 from stormrl.scores.summary import mean_and_stderr
 from stormrl.seeds import HELD_SEED, RANDOM_SEED, SCAN_SEED

@@ -64,10 +64,10 @@ MISTAKES = [
     (
         f"{GAME} --steps {10**12} --replay.capacity {10**12}",
         "replay.capacity",
-        "takes 11,444,092 GiB and cpu has",
+        "takes 11,444,091.8 GiB and cpu has",
     ),
     (f"{GAME} --device quantum", "device", "give auto, cpu, cuda or cuda:N"),
-    (f"{GAME} --device cuda:63", "device", "not available on this machine; give auto or cpu"),
+    (f"{GAME} --device cuda:63", "device", "not available here; give --device auto or cpu"),
     ("train --env ALE/Pnog-v5", "env", "Did you mean ALE/Pong-v5"),
     ("train --env 'ALE/Po\nng-v5'", "env", "give a text of printable characters"),
     ("train --env nowhere:Game-v0", "env", "cannot import 'nowhere'"),
@@ -78,7 +78,7 @@ MISTAKES = [
     ("train --resume", "resume", "has no value; give --resume RUN"),
     ("train --resume nowhere", "run_dir", "nowhere does not exist"),
     ("train --resume occupied", "run_dir", "occupied has no config.json"),
-    ("train --resume other --seed 3", "seed", "only --steps may be given"),
+    ("train --resume other --seed 3", "seed", "only --steps and --device may be given"),
     ("train --resume other --world-model.batch_size=3", "world_model.batch_size", "cannot be set"),
     ("train --resume other --stps 3", "--stps", "did you mean --steps?"),
     ("eval", "run", "is missing; give RUN"),
@@ -183,17 +183,17 @@ def test_no_command_takes_an_unknown_flag(name: str, capsys: Captured) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("runs") / "catch"
-    args = f"{GAME} --size toy --steps 4 --evaluation-episodes 0 --compile off --run-dir"
-    assert main([*shlex.split(args), str(path)]) == 0
+    args = f"{GAME} --size toy --steps 40 --replay.warmup 39 --evaluation-episodes 0 --compile off"
+    assert main([*shlex.split(args), "--run-dir", str(path)]) == 0
     return str(path)
 
 
 @pytest.mark.parametrize(
     ("command", "field", "words"),
     [
-        ("eval RUN --step 3", "step", "there is no checkpoint at step 3; at hand: 4"),
+        ("eval RUN --step 3", "step", "there is no checkpoint at step 3; at hand: 40"),
         ("eval RUN --protocol atari", "protocol", "'atari' is unknown; give one of official"),
-        ("eval RUN --device cuda:63", "device", "give auto or cpu"),
+        ("eval RUN --device cuda:63", "device", "give --device auto or cpu"),
         ("dream RUN --out dream.avi", "out", "give .mp4, .gif, .png, .json or no suffix"),
         ("dream RUN --out /proc/dream.gif", "out", "/proc/dream.gif cannot be written"),
         ("dream RUN --horizon 493", "horizon", "no more than 500 steps of an episode are played"),
@@ -202,11 +202,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("play RUN --port 70000", "port", "is 70000; give 0 to 65535"),
         ("play RUN --context 0", "context", "is 0; give 1 to 64"),
         ("play RUN --host no.such.host.invalid", "host", "is no address here"),
-        ("play RUN --step 3", "step", "there is no checkpoint at step 3; at hand: 4"),
+        ("play RUN --step 3", "step", "there is no checkpoint at step 3; at hand: 40"),
         ("dream RUN --horizon 0", "horizon", "is 0; give 1 or more"),
         ("dream RUN --context 0", "context", "is 0; give 1 or more"),
         ("dream RUN --context 39 --horizon 2", "context", "the shortest episode has 39 steps"),
-        ("train --resume RUN --steps 3", "steps", "is at step 4; give more"),
+        ("train --resume RUN --steps 3", "steps", "is at step 40; give more"),
         ("train --env stormrl/Catch-v0 --run-dir RUN", "run_dir", "exists and is not empty"),
     ],
 )
@@ -226,9 +226,9 @@ def test_a_run_that_is_training_cannot_be_trained_twice(run: str, capsys: Captur
     from stormrl.disk.run_directory import RunDirectory
 
     with RunDirectory.open(run).lock():
-        assert main(["train", "--resume", run, "--steps", "9"]) == 2
+        assert main(["train", "--resume", run, "--steps", "49"]) == 2
     assert_one_line(capsys.readouterr().err, "run_dir", f"is in use by process {os.getpid()}")
-    assert json.loads((Path(run) / "config.json").read_text())["config"]["steps"] == 4
+    assert json.loads((Path(run) / "config.json").read_text())["config"]["steps"] == 40
 
 
 def test_a_bug_is_not_dressed_up_as_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

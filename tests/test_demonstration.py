@@ -1,6 +1,9 @@
 """Demonstrations in training: the paper's proportion, and a run that does not lose them."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
 from stormrl.errors import UserError
 from stormrl.experience.demonstration import demonstration_replay
-from stormrl.experience.episodes import Recording, read_recording, write_recording
+from stormrl.experience.episodes import RecordedEpisode, Recording, read_recording, write_recording
 from stormrl.experience.replay import Replay
 from stormrl.history.progress import SilentProgress
 from stormrl.learning.learner import Learner
@@ -48,6 +51,12 @@ def shown(config: AgentConfig, path: Path) -> AgentConfig:
     return replace(config, demonstration=DemonstrationConfig(str(path), 1, 2))
 
 
+def replayed(recording: Recording, folder: Path) -> Replay:
+    """The replay of what is recorded, through a file."""
+    write_recording(folder / "replayed.safetensors", recording)
+    return demonstration_replay(folder / "replayed.safetensors")
+
+
 def online_replay() -> Replay:
     """Experience whose rewards are 5, which no demonstration here has."""
     replay = Replay(40, (64, 64, 3))
@@ -57,8 +66,25 @@ def online_replay() -> Replay:
     return replay
 
 
-def test_a_demonstration_is_a_replay_of_its_steps(freeway: Recording) -> None:
-    replay = demonstration_replay(freeway)
+def test_what_demonstrated_episodes_ended_with_may_be_a_row(
+    catch: Recording, tmp_path: Path
+) -> None:
+    write_recording(tmp_path / "two.safetensors", catch)
+    replay = demonstration_replay(tmp_path / "two.safetensors", final=True)
+    place = 0
+    for episode in catch.episodes:
+        rows = slice(place, place + episode.length + 1)
+        assert np.array_equal(replay.obs[rows].numpy(), episode.obs)
+        assert replay.action[rows].tolist() == [*episode.action.tolist(), 0]
+        assert replay.reward[rows].tolist() == [*episode.reward.tolist(), 0]
+        assert replay.continues[rows].tolist() == [*episode.continues.tolist(), 1]
+        assert replay.is_first[rows].tolist() == [True, *[False] * episode.length]
+        place += episode.length + 1
+    assert len(replay) == place
+
+
+def test_a_demonstration_is_a_replay_of_its_steps(freeway: Recording, tmp_path: Path) -> None:
+    replay = replayed(freeway, tmp_path)
     (episode,) = freeway.episodes
     assert len(replay) == replay.capacity == episode.length
     batch = replay.windows(torch.tensor([0, episode.length - 4]), 4)
@@ -84,7 +110,9 @@ def captured(model: Learner, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     return batches
 
 
-def test_the_proportion_is_the_papers(freeway: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proportion_is_the_papers(
+    freeway: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """4 of 20 windows and 256 of 1,280 imagined trajectories, counted in what updates get."""
     small, paper = shrunk(), agent_config("paper", "base")
     config = replace(
@@ -95,7 +123,7 @@ def test_the_proportion_is_the_papers(freeway: Recording, monkeypatch: pytest.Mo
     )
     model = Learner(config, SPACES, CPU)
     batches = captured(model, monkeypatch)
-    replay, demonstration = online_replay(), demonstration_replay(freeway)
+    replay, demonstration = online_replay(), replayed(freeway, tmp_path)
     for _ in range(3):
         model.update_world_model(replay, demonstration)
         model.update_agent(replay, demonstration)
@@ -116,14 +144,60 @@ def test_every_size_keeps_the_proportion(size: str) -> None:
     assert 4 * shares.imagination_windows == config.imagination.batch_size
 
 
-def test_windows_of_the_demonstration_are_uniform(freeway: Recording) -> None:
-    replay = demonstration_replay(freeway)
+def test_windows_of_the_demonstration_are_uniform(freeway: Recording, tmp_path: Path) -> None:
+    replay = replayed(freeway, tmp_path)
     replay.reward.copy_(torch.arange(len(replay)))
     starts = replay.sample(4_000, 2).reward[:, 0]
     last = len(replay) - 2
     assert starts.min() < 5
     assert last - 5 < starts.max() <= last
     assert float(starts.mean()) == pytest.approx(last / 2, rel=0.02)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from small_runs import small_config
+from stormrl.config.parts import DemonstrationConfig
+from dataclasses import replace
+from stormrl.runs import whole
+
+def marks():
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(lines[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS")}
+
+path, run = sys.argv[1:]
+config = small_config(steps=20)
+shown = replace(config.agent, demonstration=DemonstrationConfig(path, 1, 2))
+def started(trainer):
+    print(marks()["VmHWM"] - before)
+whole.train(config, run + "-warm")
+before = marks()["VmRSS"]
+Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew.
+whole.train(replace(config, agent=shown), run, started=started)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
+def test_a_demonstration_is_in_memory_once(tmp_path: Path) -> None:
+    """Beside the file's own pages, which the system takes back whenever it likes."""
+    episode = RecordedEpisode(
+        seed=0,
+        obs=np.random.default_rng(0).integers(0, 256, (12_001, 64, 64, 3), np.uint8),
+        action=np.zeros(12_000, np.int64),
+        reward=np.zeros(12_000, np.float32),
+        continues=np.ones(12_000, np.float32),
+        end="truncated",
+    )
+    path = tmp_path / "demo.safetensors"
+    words = ("LEFT", "STAY", "RIGHT")
+    write_recording(path, Recording(CATCH, "atari100k", "nobody", words, (episode,)))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", MEMORY, str(path), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    pictures = 12_000 * 64 * 64 * 3
+    assert pictures < int(done.stdout) < 2.5 * pictures
 
 
 def test_without_a_demonstration_the_draws_are_those_of_replay_alone() -> None:

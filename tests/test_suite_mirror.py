@@ -150,6 +150,25 @@ def _break_after(storage: Storage, allowed: int, patch: pytest.MonkeyPatch) -> N
         patch.setattr(storage.fs, name, operate)
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["../outside", "checkpoints/../../outside", "/outside", "a//b", "a\\..\\b", "C:x", "a/./b"],
+)
+def test_keys_that_lead_out_of_the_run_are_refused(tmp_path, key):
+    """Objects in a store are named by any text; on a machine they become files."""
+    storage = Storage("memory://suite")
+    storage.fs.pipe_file(storage.key("run", "config.json"), b"{}")
+    storage.fs.store[f"/suite/run/{key}"] = storage.fs.store["/suite/run/config.json"]
+    here = tmp_path / "scratch" / "run"
+    try:
+        for work in (Mirror(storage, "run", here).fetch, Mirror(storage, "run", tmp_path).push):
+            with pytest.raises(UserError, match="no plain name of a file; remove it there"):
+                work()
+        assert list(tmp_path.rglob("*")) == []
+    finally:
+        storage.fs.store.clear()
+
+
 def test_a_run_that_never_had_a_directory_is_no_reason_to_touch_the_store(storage, tmp_path):
     mirror = Mirror(storage, "run", tmp_path / "run")
     mirror.fetch()

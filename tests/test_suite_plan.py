@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -188,6 +189,53 @@ def test_shares_that_cannot_be_had(share):
 
 def test_a_run_has_as_many_threads_as_cores():
     assert [Share(cpus).threads for cpus in (0.5, 1, 4)] == [1, 1, 4]
+
+
+def run_of(tmp_path, **files):
+    """A run's directory in a suite that holds these texts, by the names of files without suffix."""
+    (tmp_path / "run").mkdir()
+    for name, text in files.items():
+        suffix = "json" if name == "config" else "jsonl"
+        (tmp_path / "run" / f"{name}.{suffix}").write_text(text)
+    return Storage(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "standing"),
+    [
+        (
+            {"episodes": '{"step": 9}\n{"return": 4.0}\n{"return": "x"}\n'},
+            Standing(mean_return=4.0),
+        ),
+        ({"metrics": '{"step": 9, "wall_s": 1}\n{"wall_s": 2}\n'}, Standing()),
+        ({"metrics": '{"wall_s": 1}\n{"step": 9}\n'}, Standing(step=9)),
+        ({"metrics": '{"step": "9", "wall_s": []}\n'}, Standing()),
+        (
+            {"metrics": '{"step": 2, "wall_s": 1}\n{"step": 6, "wall_s": 3}\n'},
+            Standing(step=6, steps_per_s=2),
+        ),
+        ({"attempts": '{"event": "start"}\n{"event": "start", "host": 7}\n'}, Standing(attempts=2)),
+        ({"attempts": '{"event": "start", "host": "a"}\n'}, Standing(host="a", attempts=1)),
+        ({"scores": '{"protocol": "official"}\n{"checkpoint_step": 1}\n'}, Standing()),
+    ],
+)
+def test_lines_that_lack_something_are_read_as_far_as_they_go(tmp_path, files, standing):
+    assert read_standing(run_of(tmp_path, **files), "run") == standing
+
+
+@pytest.mark.parametrize("text", ["{}", '{"config": null}', '{"config": [1]}', "[]", "{"])
+def test_a_directory_whose_config_lacks_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match=r"config\.json: "):
+        read_config(run_of(tmp_path, config=text), "run")
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"steps": None}, {"steps": "many"}, {"agent": {"replay": 3}}]
+)
+def test_a_config_that_lacks_fields_ends_in_no_traceback(config):
+    task, _ = planned()
+    with suppress(UserError):
+        refuse_others(task, config)
 
 
 STAGES = {"env": 0.01, "act": 0.02, "world_model": 0.1, "iteration": 0.4}

@@ -1,13 +1,16 @@
 """Handing out, trying again, giving up and stopping, with machines that do as they are told."""
 
 import dataclasses
+import stat
+import tempfile
 import time
+from contextlib import nullcontext
 
 import pytest
 
 from small_runs import before_step, small_config
 from stormrl.config.parts import to_dict
-from stormrl.disk import checkpoint
+from stormrl.disk import checkpoint, private
 from stormrl.runs.trainer import Trainer
 from stormrl.suite import session as sessions
 from stormrl.suite.plan import SuitePlan, Task, tasks
@@ -186,6 +189,34 @@ def test_a_mistake_in_a_run_is_told_in_one_line(tmp_path):
     assert ended.error is not None
     assert "stormrl/Nowhere-v0" in ended.error
     assert "\n" not in ended.error
+
+
+@pytest.mark.usefixtures("worker")
+def test_scratch_lies_where_nobody_else_can_write(tmp_path, monkeypatch):
+    """The folder of temporary files is everybody's, and the name of ours can be guessed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "shared"))
+    (tmp_path / "shared").mkdir()
+    (task,) = tasks(["stormrl/Catch-v0"], [1], {"paper": small_config(steps=20)})
+    job = job_for(task, f"file://{tmp_path}/store")
+    assert work(job) == Ended(20, True)
+    (mine,) = (tmp_path / "shared").iterdir()
+    assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+    assert list(mine.glob(f"*/{task.name}/config.json"))
+    mine.rename(tmp_path / "elsewhere")
+    mine.symlink_to(tmp_path / "elsewhere")
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+    ended = work(job)
+    assert ended.error is not None
+    assert "belongs to somebody else; give a folder of your own" in ended.error
+    assert sorted((tmp_path / "elsewhere").rglob("*")) == before
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_folder_of_another_person_is_not_ours(tmp_path, monkeypatch, mine):
+    theirs = (tmp_path / "taken").mkdir() or (tmp_path / "taken").stat().st_uid
+    monkeypatch.setattr(private, "user_id", lambda: theirs if mine else theirs + 1)
+    with nullcontext() if mine else pytest.raises(PermissionError, match="somebody else"):
+        assert private.private_folder(tmp_path / "taken") == tmp_path / "taken"
 
 
 def entry(name: str, **fields) -> sessions.Entry:

@@ -12,8 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from stormrl import __version__
 from stormrl.errors import UserError
+from stormrl.machine.allocator import keep_freed_memory
 from stormrl.machine.lenient import lenient
-from stormrl.machine.stop import EXIT_INTERRUPTED, Stopped
+from stormrl.machine.stop import EXIT_INTERRUPTED, EXIT_UNREAD, Stopped
 
 COMMANDS = {
     "train": "train an agent on a game, or go on with a run",
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has seen enough, as `head` does: nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return EXIT_UNREAD
     return code
 
 
@@ -80,6 +81,7 @@ def _command(name: str, args: list[str]) -> int:
         raise UserError("command", f"{name!r} is unknown; {hint}")
     # Imported late: no command waits for the libraries of another.
     module = importlib.import_module(f"stormrl.commands.{name.replace('-', '_')}")
+    keep_freed_memory()  # The process is the command's own.
     try:
         with _output(args):
             return module.main(args)

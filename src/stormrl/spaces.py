@@ -62,6 +62,10 @@ class Spaces:
             raise _changed(
                 env_id, f"has {game.action.n} actions, the run was made with {self.action.n}"
             )
+        now, then = ([word.lower() for word in side.action.names] for side in (game, self))
+        if now != then and sorted(now) == sorted(then):
+            orders = f"{', '.join(now)}, the run was made with {', '.join(then)}"
+            raise _changed(env_id, f"has its actions in the order {orders}")
 
 
 def spaces_from_json(record: object) -> Spaces:

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from stormrl.config.imports import ForeignId
-from stormrl.envs import DEFAULT_PROTOCOL, PROTOCOLS, action_meanings, make_env
+from stormrl.envs import DEFAULT_PROTOCOL, Protocol, action_meanings, find_protocol, make_env
 from stormrl.envs.make import IMAGE_SIZE, find_spec
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
@@ -67,11 +67,10 @@ def import_minari(
     metadata = dataset.storage.metadata
     env_id = env_id or _env_of(dataset, dataset_id)
     protocol = protocol or str(metadata.get(PROTOCOL_KEY, DEFAULT_PROTOCOL))
-    if protocol not in PROTOCOLS:
-        raise UserError("protocol", f"{protocol!r} is unknown; give one of {', '.join(PROTOCOLS)}")
-    meanings = _actions(env_id, protocol)
+    rules = find_protocol(protocol)
+    meanings = _actions(env_id, rules)
     _check_spaces(dataset, dataset_id, env_id, len(meanings))
-    loss_ends = PROTOCOLS[protocol].life_loss == "termination"
+    loss_ends = rules.life_loss == "termination"
     seeds = [m.get("seed") for m in dataset.storage.get_episode_metadata(dataset.episode_indices)]
     episodes = tuple(
         _episode(episode, seed, loss_ends)
@@ -154,8 +153,8 @@ def _env_of(dataset: Any, dataset_id: str) -> str:
     return ForeignId(dataset.env_spec.id, Path.cwd())
 
 
-def _actions(env_id: str, protocol: str) -> list[str]:
-    env = make_env(env_id, PROTOCOLS[protocol])
+def _actions(env_id: str, protocol: Protocol) -> list[str]:
+    env = make_env(env_id, protocol)
     meanings = action_meanings(env)
     env.close()
     return meanings

@@ -36,6 +36,8 @@ class RunState:
     """Manifest of the replay's files."""
     histories: dict[str, int]
     """Length in bytes of the run's histories."""
+    circumstances: dict[str, str]
+    """What the bits hung on by then; empty of a checkpoint of an older version."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunState:
@@ -60,6 +62,13 @@ def _counts(value: object) -> bool:
     return isinstance(value, dict) and all(map(_count, value.values()))
 
 
+def _words(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    words = (*value.keys(), *value.values())
+    return all(isinstance(word, str) and word.isprintable() and len(word) < 200 for word in words)
+
+
 _CHECKS: dict[str, Callable[[object], bool]] = {
     "step": _count,
     "trained_steps": _count,
@@ -72,15 +81,14 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "metric_counts": _counts,
     "replay": lambda value: isinstance(value, dict),
     "histories": _counts,
+    "circumstances": _words,
 }
-
-
-_MISSING = {"pretrained": 0}
-"""What a checkpoint of before there was such a thing means."""
+ABSENT: dict[str, Any] = {"circumstances": {}, "pretrained": 0}
+"""What older versions did not write."""
 
 
 def _read(record: Mapping[str, Any], name: str) -> Any:
-    value = record.get(name, _MISSING.get(name))
+    value = record.get(name, ABSENT.get(name))
     if not _CHECKS[name](value):
         raise UserError("checkpoint", f"its state.json holds no usable {name!r}")
     return value

@@ -9,7 +9,7 @@ import torch
 from stormrl.acting.collector import Collector
 from stormrl.bench.timing import Work
 from stormrl.config.parts import RunConfig
-from stormrl.envs import PROTOCOLS, make_env, spaces_of
+from stormrl.envs import find_protocol, make_env, spaces_of
 from stormrl.experience.replay import Replay
 from stormrl.learning.graphs import updates
 from stormrl.learning.learner import Learner
@@ -80,7 +80,7 @@ class Workbench:
 
     def __init__(self, config: RunConfig, backend: Backend) -> None:
         torch.manual_seed(config.seed)
-        protocol = PROTOCOLS[config.protocol]
+        protocol = find_protocol(config.protocol)
         env = make_env(config.env, protocol)
         spaces = spaces_of(env)
         warmup = config.agent.replay.warmup

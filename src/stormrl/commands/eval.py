@@ -105,7 +105,7 @@ def _check(options: EvalOptions) -> None:
 
 
 def _protocol(agent: Agent, options: EvalOptions) -> Protocol:
-    from stormrl.runs.whole import find_protocol
+    from stormrl.envs import find_protocol
 
     protocol = find_protocol(options.protocol or agent.config.protocol)
     if options.greedy:

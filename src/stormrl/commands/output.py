@@ -21,6 +21,8 @@ from stormrl.errors import UserError
 from stormrl.machine.lenient import lenient
 
 STDOUT, STDERR = 1, 2
+C_LIBRARY = "ucrtbase" if sys.platform == "win32" else None
+"""Where output of C is held back; None is the process itself."""
 _apart: list[TextIO] = []
 
 
@@ -62,7 +64,7 @@ def _real_output() -> Iterator[TextIO]:
         try:
             yield real
         finally:
-            ctypes.CDLL(None).fflush(None)  # What a library in C still holds back.
+            ctypes.CDLL(C_LIBRARY).fflush(None)  # What a library in C still holds back.
             os.dup2(real.fileno(), STDOUT)
 
 

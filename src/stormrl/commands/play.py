@@ -58,15 +58,14 @@ def main(args: Sequence[str]) -> int:
     _check(options)
     _require_extra()
     # Imported late: PyTorch takes longer to load than the help to print.
-    from stormrl.envs import PROTOCOLS, make_env
+    from stormrl.envs import find_protocol
     from stormrl.play.security import Guard
     from stormrl.play.server import Server
     from stormrl.runs.agent import Agent
 
     agent = Agent.load(options.run, options.step, options.device, options.allow_import)
     warn(agent.warnings)
-    # A page whose game cannot be made should not open.
-    make_env(agent.config.env, PROTOCOLS[agent.config.protocol]).close()
+    agent.check_game(find_protocol(agent.config.protocol))  # Else its page should not open.
     guard = Guard.of(options.host)
     recordings = options.recordings or agent.path / "recordings"
     server = Server(agent, options.run, recordings, guard, options.context, options.sessions)

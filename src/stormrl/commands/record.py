@@ -55,10 +55,10 @@ def main(args: Sequence[str]) -> int:
     options = parse(RecordOptions, args, "stormrl record")
     _check(options)
     # Imported late: PyTorch takes longer to load than the help to print.
+    from stormrl.envs import find_protocol
     from stormrl.experience.episodes import write_recording
     from stormrl.machine.stop import EXIT_INTERRUPTED, StopRequest
     from stormrl.runs.recording import record
-    from stormrl.runs.whole import find_protocol
 
     protocol = find_protocol(options.protocol)
     console = messages()

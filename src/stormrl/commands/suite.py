@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,7 +55,8 @@ class SuiteOptions(RunConfig):
     """Where the run directories lie: a folder that every machine sees, or an fsspec URL, to which
     machines copy what they train in a folder of their own."""
     scratch: Annotated[str, tyro.conf.arg(metavar="PATH")] = ""
-    """With a URL: the folder on each machine to train in; by default the system's temporary one."""
+    """With a URL: the folder on each machine to train in; by default one of yours among the
+    temporary files."""
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """A running Ray cluster, as in auto or ray-head:6379; without it this machine is used alone."""
     gpus_per_run: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
@@ -182,7 +182,9 @@ def _machines(options: SuiteOptions) -> list[Machine]:
             return pool.machines()
     import torch
 
-    return [Machine(len(os.sched_getaffinity(0)), torch.cuda.device_count())]
+    from stormrl.machine.system import usable_cores
+
+    return [Machine(usable_cores(), torch.cuda.device_count())]
 
 
 def _share(options: SuiteOptions, machines: Sequence[Machine]) -> Share:

@@ -38,7 +38,7 @@ class NewRun(RunConfig):
     """Directory of the new run; by default runs/<game>-<preset>-<size>-seed<seed>."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with this run exactly where it was saved. Of the flags here only --steps, for a later
-    end, --allow-import, --wandb and --json can be given with it."""
+    end, --device, --allow-import, --wandb and --json can be given with it."""
     allow_import: AllowImport = ()
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Show the run in this project of Weights & Biases too; to be given again when it resumes."""
@@ -64,6 +64,8 @@ class OldRun:
     """Directory of the run."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """A later end of the run, in environment steps."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="STR")] = None
+    """Another device than the run's, this time: auto, cpu, cuda or cuda:N."""
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Show the run in this project of Weights & Biases too, under the same name as before."""
     allow_import: AllowImport = ()
@@ -169,7 +171,11 @@ def _resume(args: Sequence[str]) -> int:
     end = options.steps or run.config.steps
     if options.json:
         outcome = whole.resume(
-            run.path, options.steps, wandb=options.wandb, allow_import=options.allow_import
+            run.path,
+            options.steps,
+            wandb=options.wandb,
+            allow_import=options.allow_import,
+            device=options.device,
         )
     elif whole.is_finished(run, end):
         say(
@@ -181,7 +187,13 @@ def _resume(args: Sequence[str]) -> int:
     else:
         progress = TrainingProgress(end, whole.steps_done(run.path))
         outcome = whole.resume(
-            run.path, options.steps, progress, say_start, options.wandb, options.allow_import
+            run.path,
+            options.steps,
+            progress,
+            say_start,
+            options.wandb,
+            options.allow_import,
+            options.device,
         )
     return report(run.path, run.config, outcome, options.json)
 
@@ -192,5 +204,5 @@ def _refuse_changes(args: Sequence[str]) -> None:
     for arg in args:
         name = arg.partition("=")[0].removeprefix("--").replace("_", "-")
         if arg.startswith("--") and name in unchangeable:
-            remedy = "a resumed run keeps its configuration, only --steps may be given"
+            remedy = "a resumed run keeps its configuration, only --steps and --device may be given"
             raise UserError(name.replace("-", "_"), f"cannot be set with --resume; {remedy}")

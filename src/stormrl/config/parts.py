@@ -433,6 +433,19 @@ class RunConfig(Config):
     agent: AgentConfig = field(default_factory=AgentConfig)
     """The algorithm."""
 
+    def check_trains(self) -> None:
+        """Raises `UserError` if the run would end before anything is learned.
+
+        Asked of new runs only: what ran before this was checked can still be read.
+        """
+        replay = self.agent.replay
+        begins = f"training begins after {replay.warmup} random steps (replay.warmup)"
+        if self.steps <= replay.warmup:
+            raise UserError("steps", f"is {self.steps}, but {begins}; give more, or lower that")
+        if replay.capacity <= replay.warmup:
+            problem = f"is {replay.capacity}, but {begins} when replay holds more than those"
+            raise UserError("replay.capacity", f"{problem}; give more, or lower that")
+
 
 def storm(config: AgentConfig) -> WorldModelConfig:
     """The world model of an agent that has STORM's.
@@ -443,6 +456,18 @@ def storm(config: AgentConfig) -> WorldModelConfig:
         kind = config.world_model.kind
         raise UserError("world_model.kind", f"is {kind}; this is made for {WorldModelConfig.kind}")
     return config.world_model
+
+
+def actor_critic(config: AgentConfig) -> ActorCriticConfig:
+    """Actor and critic of STORM or DreamerV3, where an agent has them.
+
+    Raises `UserError` if it has others.
+    """
+    if not isinstance(config.actor_critic, ActorCriticConfig):
+        kind = config.actor_critic.kind
+        problem = f"is {kind}; this is made for {ActorCriticConfig.kind}"
+        raise UserError("actor_critic.kind", problem)
+    return config.actor_critic
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from stormrl.config.common import SizeSettings
 from stormrl.config.dreamer import HEAD, DreamerConfig
-from stormrl.config.parts import AgentConfig, storm
+from stormrl.config.parts import AgentConfig, actor_critic, storm
 from stormrl.config.twm import AdvantageConfig, TwmConfig
 from stormrl.errors import UserError
 
@@ -35,7 +35,7 @@ def official(config: AgentConfig) -> AgentConfig:
 
 def lean(config: AgentConfig) -> AgentConfig:
     """STORM, and what was seen to learn more in the same time (docs/lean.md)."""
-    world_model, actor_critic = config.world_model, config.actor_critic
+    world_model, agent = storm(config), actor_critic(config)
     return replace(
         config,
         world_model=replace(
@@ -43,9 +43,7 @@ def lean(config: AgentConfig) -> AgentConfig:
             two_hot=replace(world_model.two_hot, mean="natural", start="zero"),
             free_nats_for="representation",
         ),
-        actor_critic=replace(
-            actor_critic, two_hot=replace(actor_critic.two_hot, mean="natural", start="zero")
-        ),
+        actor_critic=replace(agent, two_hot=replace(agent.two_hot, mean="natural", start="zero")),
         replay=replace(config.replay, rewarded=0.125),
     )
 
@@ -61,7 +59,7 @@ def dreamerv3(config: AgentConfig) -> AgentConfig:
         actor_critic=replace(
             config.actor_critic,
             head=HEAD,
-            two_hot=replace(config.actor_critic.two_hot, start="zero"),
+            two_hot=replace(actor_critic(config).two_hot, start="zero"),
             optimizers="two",
             counted="by_continuation",
             gamma=1 - 1 / 333,

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any, NamedTuple
 
 from stormrl.errors import UserError
 
+COPIED_BYTES = 2**20
+"""Read and written at a time where a file is copied."""
 JSON_LIMIT = 64 * 2**20
 """No JSON file of a run comes near this many bytes; a larger one is not read into memory."""
 
@@ -27,6 +31,13 @@ class Seal(NamedTuple):
     def of(cls, content: bytes) -> Seal:
         """The seal of a content that is about to be written."""
         return cls(len(content), hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def of_file(cls, path: Path) -> Seal:
+        """The seal of what a file holds; takes no memory."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(file.tell(), digest)
 
     @classmethod
     def parse(cls, record: object) -> Seal:
@@ -47,9 +58,9 @@ class Seal(NamedTuple):
     def verify(self, path: Path) -> None:
         """Raises `UserError` unless the file holds the sealed content; takes no memory."""
         self.verify_size(path)
-        with readable(path), path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._check(path, Seal(self.bytes, digest))
+        with readable(path):
+            found = Seal.of_file(path)
+        self._check(path, found)
 
     def verify_size(self, path: Path) -> None:
         """Raises `UserError` unless the file is as long as the sealed content."""
@@ -91,18 +102,45 @@ def replace(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, its parents too where they lack; return when their names are on the disk."""
+def replace_by_copy(path: Path, source: Path) -> Seal:
+    """The same with the content of another file, which takes no memory; the seal of the copy.
+
+    Raises `UserError` if `source` cannot be read.
+    """
+    try:
+        with readable(source):
+            file = source.open("rb")
+        with file, partial(path).open("wb") as copy:
+            shutil.copyfileobj(file, copy, COPIED_BYTES)
+            copy.flush()
+            os.fsync(copy.fileno())
+        seal = Seal.of_file(partial(path))
+        os.replace(partial(path), path)
+    except BaseException:
+        with suppress(OSError):
+            partial(path).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return seal
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder, its parents too where they lack; return when their names are on the disk.
+
+    Those that were made, the innermost first.
+    """
     if path.is_dir():
-        return
-    if path.parent != path:
-        make_folder(path.parent)
+        return []
+    above = make_folder(path.parent) if path.parent != path else []
     path.mkdir(exist_ok=True)
     sync_folder(path.parent)
+    return [path, *above]
 
 
 def sync_folder(path: Path) -> None:
-    """Return when the names in a folder are on the disk."""
+    """Return when the names in a folder are on the disk; Windows writes them by itself."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -158,7 +158,8 @@ def _cut_torn_line(path: Path) -> None:
     if not last:
         return
     with path.open("r+b") as file:
-        file.seek(len(content))
+        if file.seek(0, os.SEEK_END) != len(content):
+            return  # Somebody else is writing it at this moment.
         if _is_whole(last):
             file.write(b"\n")
         else:

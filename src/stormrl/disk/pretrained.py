@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +28,7 @@ from stormrl.config.parts import RunConfig
 from stormrl.disk import checkpoint, tensor_files
 from stormrl.disk.files import Seal, read_json, read_limited, reason, write
 from stormrl.disk.jsonlines import JsonLines, is_number
+from stormrl.disk.private import private_folder, temporary_path
 from stormrl.disk.run_files import EPISODES, METRICS, SCORES
 from stormrl.errors import UserError
 
@@ -215,7 +215,7 @@ def caches() -> Iterator[Path]:
         # The convention has relative paths ignored.
         base = given if given.is_absolute() else Path.home() / ".cache"
         yield base / "stormrl" / "pretrained"
-    yield Path(tempfile.gettempdir()) / f"stormrl-{os.getuid()}"
+    yield temporary_path()
 
 
 def check_format(version: object, path: Path) -> None:
@@ -280,8 +280,7 @@ def _unusable(path: Path, name: str) -> UserError:
 
 def _unpacked_into(cache: Path, agent: Pretrained, tensors: Tensors) -> Path:
     """Raises `OSError` or `UserError` if that cannot be done there."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _refuse_foreign(cache)
+    private_folder(cache)
     run = cache / f"{agent.name}-{agent.sha256[:12]}"
     if not _is_usable(run, agent):
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache) as partial:
@@ -289,13 +288,6 @@ def _unpacked_into(cache: Path, agent: Pretrained, tensors: Tensors) -> Path:
             _write_run(made, agent, tensors)
             _put(made, run, agent)
     return run
-
-
-def _refuse_foreign(cache: Path) -> None:
-    """In the folder of temporary files anybody may have made it."""
-    found = cache.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise PermissionError(None, "it belongs to somebody else")
 
 
 def _is_usable(run: Path, agent: Pretrained) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,17 @@ from typing import Any
 from stormrl.config.imports import read_id
 from stormrl.config.json import CONFIG, Importer, config_from_dict
 from stormrl.config.parts import RunConfig, to_dict
-from stormrl.disk.files import Seal, make_folder, partial, read_json, readable, reason, replace
+from stormrl.disk.files import (
+    Seal,
+    make_folder,
+    partial,
+    read_json,
+    readable,
+    reason,
+    replace,
+    replace_by_copy,
+)
+from stormrl.disk.lock import HeldElsewhere, held
 from stormrl.disk.pretrained import PREFIX, unpacked
 from stormrl.errors import UserError
 from stormrl.machine.provenance import provenance
@@ -45,6 +54,8 @@ class RunDirectory:
     """Size and checksum of the run's copy of its demonstration; None for a run without one."""
     spaces: Spaces | None = None
     """What the run's game shows and takes; None where format 1 did not write it down."""
+    made: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+    """Folders that `create` has made for it, the innermost first."""
 
     @classmethod
     def create(
@@ -59,24 +70,17 @@ class RunDirectory:
         if is_pretrained(path):
             remedy = "give another name, or ./ before this one"
             raise UserError("run_dir", f"{path} stands for an agent of the package; {remedy}")
-        demonstration = _demonstration(config)
-        seal = None if demonstration is None else Seal.of(demonstration)
+        _refuse_unreadable(config.agent.demonstration.path)
         with _creatable(path):
-            make_folder(path)
+            run = cls(path, config, spaces=spaces, made=tuple(make_folder(path)))
             _refuse_used(path)  # Before the lock, which would leave a file in a foreign folder.
             with _locked(path):
                 _refuse_used(path)
-                record = {
-                    "format": FORMAT,
-                    "config": to_dict(config),
-                    "spaces": None if spaces is None else spaces.to_json(),
-                    **provenance(),
-                }
-                if demonstration is not None and seal is not None:
-                    replace(path / DEMONSTRATION, demonstration)
-                    record["demonstration"] = seal._asdict()
-                replace(path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
-        return cls(path, config, seal, spaces)
+                try:
+                    return run._written()
+                except BaseException:
+                    run.discard()
+                    raise
 
     @classmethod
     def open(cls, path: str | Path, allow_import: Sequence[str] = ()) -> RunDirectory:
@@ -108,11 +112,28 @@ class RunDirectory:
         )
 
     def discard(self) -> None:
-        """Remove what `create` has made, of a run that could not begin; what is foreign stays."""
-        for name in (CONFIG, DEMONSTRATION, LOCK):
-            (self.path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # Somebody else has put something there.
-            self.path.rmdir()
+        """Remove what `create` has made, of a run that could not begin; all stays beside others."""
+        own = {CONFIG, DEMONSTRATION, LOCK}
+        if any(entry.name not in own for entry in self.path.iterdir()):
+            return
+        for name in own:
+            with suppress(OSError):  # Not there, or in use.
+                (self.path / name).unlink()
+        with suppress(OSError):  # Not empty.
+            for folder in self.made:
+                folder.rmdir()
+
+    def _written(self) -> RunDirectory:
+        """The run with its files in a folder that is there."""
+        spaces = None if self.spaces is None else self.spaces.to_json()
+        record = {"format": FORMAT, "config": to_dict(self.config), "spaces": spaces}
+        record |= provenance()
+        seal = None
+        if source := self.config.agent.demonstration.path:
+            seal = replace_by_copy(self.path / DEMONSTRATION, Path(source))
+            record["demonstration"] = seal._asdict()
+        replace(self.path / CONFIG, json.dumps(record, indent=2).encode() + b"\n")
+        return replace_fields(self, demonstration=seal)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -140,26 +161,15 @@ def own_parts(source: Path, allowed: Sequence[str] = ()) -> Importer:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    try:
-        file = (path / LOCK).open("a+")
-    except OSError as error:
-        raise UserError("run_dir", f"{path} cannot be written: {reason(error)}") from None
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = f"process {_owner(path)}; wait for its end or stop it"
+            stack.enter_context(held(path / LOCK))
+        except HeldElsewhere as error:
+            owner = f"process {error.owner}; wait for its end or stop it"
             raise UserError("run_dir", f"{path} is in use by {owner}") from None
         except OSError as error:
             raise UserError("run_dir", f"{path} cannot be locked: {reason(error)}") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield  # Closing the file frees the lock.
-
-
-def _owner(path: Path) -> str:
-    return (path / LOCK).read_text(errors="replace")[:20] or "unknown"
+        yield
 
 
 def _located(run: str | Path) -> Path:
@@ -185,13 +195,11 @@ def _refuse_used(path: Path) -> None:
         raise UserError("run_dir", f"{path} exists and is not empty; {remedy}")
 
 
-def _demonstration(config: RunConfig) -> bytes | None:
-    """Content of the file that the config names."""
-    path = config.agent.demonstration.path
-    if not path:
-        return None
-    with readable(Path(path)):
-        return Path(path).read_bytes()
+def _refuse_unreadable(demonstration: str) -> None:
+    """Before anything is made."""
+    if demonstration:
+        with readable(Path(demonstration)):
+            Path(demonstration).open("rb").close()
 
 
 def _recorded_seal(record: dict[str, Any], config: RunConfig, path: Path) -> Seal | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +45,20 @@ def layouts(path: Path) -> dict[str, Layout]:
     with _opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {n: Layout(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+
+
+def selected(path: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """Some tensors of a file, on CPU; the others take no memory. Raises as `layouts` does."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name).clone() for name in names}
+
+
+def stretches(path: Path, name: str, rows: int) -> Iterator[Tensor]:
+    """One tensor of a file piece by piece, so many rows at a time. Raises as `layouts` does."""
+    with _opened(path) as file:
+        whole = file.get_slice(name)
+        for first in range(0, whole.get_shape()[0], rows):
+            yield whole[first : first + rows]
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ import gymnasium
 
 from stormrl.envs.check import Check, EnvReport, check_env
 from stormrl.envs.make import action_meanings, make_env, spaces_of
-from stormrl.envs.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol
+from stormrl.envs.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol, find_protocol
 from stormrl.envs.snapshots import Snapshot, restore, snapshot
 from stormrl.envs.toy import Catch, register_toy_games
 
@@ -22,6 +22,7 @@ __all__ = [
     "Snapshot",
     "action_meanings",
     "check_env",
+    "find_protocol",
     "make_env",
     "restore",
     "snapshot",

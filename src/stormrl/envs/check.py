@@ -12,14 +12,13 @@ from gymnasium.utils import env_checker
 from stormrl.envs.faults import EnvironmentFault
 from stormrl.envs.make import (
     action_meanings,
-    action_problem,
     find_spec,
     make_env,
     make_plain,
-    observation_problem,
 )
 from stormrl.envs.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 from stormrl.envs.snapshots import restore, snapshot
+from stormrl.envs.supported import action_problem, observation_problem
 
 PLAYED_STEPS = 1000
 COMPARED_STEPS = 200

@@ -3,7 +3,6 @@
 import difflib
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import ResizeObservation
@@ -13,6 +12,7 @@ from stormrl.envs.atari import is_atari, make_atari
 from stormrl.envs.lives import LifeLost
 from stormrl.envs.protocols import Protocol
 from stormrl.envs.snapshots import Replayable
+from stormrl.envs.supported import action_problem, observation_problem
 from stormrl.errors import UserError
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 
@@ -73,36 +73,12 @@ def make_plain(spec: EnvSpec, render_mode: str | None = None) -> gymnasium.Env:
         raise UserError("env", f"{spec.id} cannot be built: {error}") from error
 
 
-def observation_problem(space: spaces.Space) -> str | None:
-    """What keeps `space` from being an RGB picture, or None."""
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and _is_rgb(space.shape):
-        return None
-    return (
-        f"observations are {space}; supported are RGB pictures, Box(0, 255, [height, width, 3], "
-        "uint8). gymnasium.wrappers.AddRenderObservation makes them from render()"
-    )
-
-
-def action_problem(space: spaces.Space) -> str | None:
-    """What keeps `space` from being actions 0..A-1, or None."""
-    if isinstance(space, spaces.Discrete) and space.start == 0:
-        return None
-    return (
-        f"actions are {space}; supported is Discrete(n) counted from 0. "
-        "gymnasium.wrappers.TransformAction maps such actions to others"
-    )
-
-
 def _supported(env: gymnasium.Env) -> gymnasium.Env:
     problems = observation_problem(env.observation_space), action_problem(env.action_space)
     for problem in problems:
         if problem is not None:
             raise UserError("env", problem)
     return env
-
-
-def _is_rgb(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[-1] == 3
 
 
 def _resized(env: gymnasium.Env) -> gymnasium.Env:

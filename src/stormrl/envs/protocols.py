@@ -7,6 +7,8 @@ inter-quartile mean), so a protocol has a name and the name stands beside every 
 from dataclasses import dataclass
 from typing import Literal
 
+from stormrl.errors import UserError
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -77,3 +79,10 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name. Raises `UserError` if there is none."""
+    if name not in PROTOCOLS:
+        raise UserError("protocol", f"{name!r} is unknown; give one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
 
 from stormrl.config.parts import AgentConfig
 from stormrl.disk.run_directory import DEMONSTRATION, RunDirectory
+from stormrl.disk.tensor_files import stretches
 from stormrl.errors import UserError
-from stormrl.experience.episodes import Recording, read_recording
+from stormrl.experience.episodes import Contents, check_recording
 from stormrl.experience.replay import Replay
+from stormrl.experience.store import CHUNK_STEPS, FIELDS
 from stormrl.spaces import Spaces
 
 FIELD = "demonstration.path"
 
 
-def check_demonstration(config: AgentConfig, env_id: str, spaces: Spaces) -> None:
-    """Raises `UserError` if the run's demonstration, where it has one, is of no use to it."""
-    if config.demonstration.path:
-        path = Path(config.demonstration.path)
-        _check_fit(read_recording(path), config, env_id, spaces)
+def check_demonstration(config: AgentConfig, env_id: str, spaces: Spaces) -> int:
+    """Bytes of the pictures in the run's demonstration, 0 where it has none.
+
+    Raises `UserError` if it is of no use to the run.
+    """
+    if not config.demonstration.path:
+        return 0
+    contents = check_recording(config.demonstration.path)
+    _check_fit(contents, config, env_id, spaces)
+    return contents.steps * math.prod(contents.image_shape)
 
 
 def load_demonstration(
@@ -35,40 +43,54 @@ def load_demonstration(
         return None
     path = run.path / DEMONSTRATION
     run.demonstration.verify(path)
-    recording = read_recording(path)
-    _check_fit(recording, run.config.agent, run.config.env, spaces)
-    return demonstration_replay(recording, device, final)
+    contents = check_recording(path)
+    _check_fit(contents, run.config.agent, run.config.env, spaces)
+    return _filled(path, contents, device, final)
 
 
 def demonstration_replay(
-    recording: Recording, device: torch.device | str = "cpu", final: bool = False
+    path: Path, device: torch.device | str = "cpu", final: bool = False
 ) -> Replay:
-    """A replay that holds exactly the recorded steps, in their order.
+    """A replay that holds exactly the steps recorded in a file, in their order.
 
-    final: what an episode ended with is a row of its own (`World.keeps_final`).
+    final: what an episode ended with is a row of its own (`World.keeps_final`). Raises `UserError`
+    as `check_recording` does.
     """
-    rows = recording.rows(final)
-    count = len(rows["action"])
-    replay = Replay(count, recording.image_shape, device)
-    for name, values in rows.items():
-        getattr(replay, name).copy_(values)
-    replay.moved_to(count)
+    return _filled(path, check_recording(path), device, final)
+
+
+def _filled(path: Path, contents: Contents, device: torch.device | str, final: bool) -> Replay:
+    """Piece by piece: a demonstration may take as much memory as replay, but only once."""
+    more = torch.full((len(contents.lengths),), int(final))
+    lengths = torch.tensor(contents.lengths)
+    # Each step moves on by the rows that earlier episodes have more than steps.
+    slots = torch.arange(contents.steps) + (more.cumsum(0) - more).repeat_interleave(lengths)
+    replay = Replay(contents.steps + int(more.sum()), contents.image_shape, device)
+    for name in FIELDS:
+        first = 0
+        for rows in stretches(path, name, CHUNK_STEPS):
+            getattr(replay, name)[slots[first : first + len(rows)]] = rows.to(device)
+            first += len(rows)
+    if final:
+        ends = (lengths + more).cumsum(0) - 1
+        replay.obs[ends] = torch.cat(list(stretches(path, "final_obs", CHUNK_STEPS))).to(device)
+    replay.moved_to(replay.capacity)
     return replay
 
 
-def _check_fit(recording: Recording, config: AgentConfig, env_id: str, spaces: Spaces) -> None:
-    if _name(recording.env) != _name(env_id):
-        raise UserError(FIELD, f"is of {recording.env}, not of {env_id}; give one of this game")
+def _check_fit(contents: Contents, config: AgentConfig, env_id: str, spaces: Spaces) -> None:
+    if _name(contents.env) != _name(env_id):
+        raise UserError(FIELD, f"is of {contents.env}, not of {env_id}; give one of this game")
     image_shape = spaces.observation.shape
-    if recording.actions != spaces.action.names:
-        words = f"{', '.join(recording.actions)}, the game's {', '.join(spaces.action.names)}"
+    if contents.actions != spaces.action.names:
+        words = f"{', '.join(contents.actions)}, the game's {', '.join(spaces.action.names)}"
         raise UserError(FIELD, f"its actions are {words}; record it anew")
-    if recording.image_shape != image_shape:
-        shapes = f"{list(recording.image_shape)}, the game's {list(image_shape)}"
+    if contents.image_shape != image_shape:
+        shapes = f"{list(contents.image_shape)}, the game's {list(image_shape)}"
         raise UserError(FIELD, f"its images are {shapes}; record it anew")
     length = max(config.world_model.window, config.imagination.context)
-    if recording.steps < length:
-        problem = f"holds {recording.steps} steps, fewer than a window of {length}"
+    if contents.steps < length:
+        problem = f"holds {contents.steps} steps, fewer than a window of {length}"
         raise UserError(FIELD, f"{problem}; record more episodes")
 
 

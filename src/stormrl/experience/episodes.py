@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stormrl.disk import tensor_files
-from stormrl.disk.files import parse_json, readable, replace
+from stormrl.disk.files import parse_json, replace
 from stormrl.disk.tensor_files import Layout
 from stormrl.errors import UserError
 
@@ -24,6 +23,9 @@ HEADER = "stormrl_episodes"
 """Key of the JSON object among the metadata of the safetensors file."""
 
 ENDS = ("terminated", "truncated")
+
+CHECKED = ("action", "reward", "continues", "is_first")
+"""Tensors whose values are looked at; every byte of a picture is one."""
 
 
 class RecordedEpisode(NamedTuple):
@@ -77,22 +79,15 @@ class Recording:
         """Height, width and channels."""
         return self.episodes[0].obs.shape[1:]
 
-    def rows(self, final: bool = False) -> dict[str, Tensor]:
-        """All steps in succession, as replay keeps them: field by field, [steps, ..].
-
-        final: each episode's last observation is a row more, which no action followed.
-        """
-        more = int(final)
-
-        def column(parts: Iterable[np.ndarray], filler: float) -> Tensor:
-            return _joined(np.pad(part, (0, more), constant_values=filler) for part in parts)
-
+    def rows(self) -> dict[str, Tensor]:
+        """All steps in succession, as replay keeps them: field by field, [steps, ..]."""
+        first = [np.arange(episode.length) == 0 for episode in self.episodes]
         return {
-            "obs": _joined([episode.obs[: episode.length + more] for episode in self.episodes]),
-            "action": column([episode.action for episode in self.episodes], 0),
-            "reward": column([episode.reward for episode in self.episodes], 0),
-            "continues": column([episode.continues for episode in self.episodes], 1),
-            "is_first": column([np.arange(each.length) == 0 for each in self.episodes], False),
+            "obs": _joined([episode.obs[:-1] for episode in self.episodes]),
+            "action": _joined([episode.action for episode in self.episodes]),
+            "reward": _joined([episode.reward for episode in self.episodes]),
+            "continues": _joined([episode.continues for episode in self.episodes]),
+            "is_first": _joined(first),
         }
 
 
@@ -114,6 +109,32 @@ def write_recording(path: str | Path, recording: Recording) -> None:
     replace(Path(path), tensor_files.to_bytes(tensors, {HEADER: json.dumps(header)}))
 
 
+class Contents(NamedTuple):
+    """What a file of episodes holds, without the steps themselves."""
+
+    env: str
+    actions: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    """Height, width and channels."""
+    lengths: tuple[int, ...]
+    """Steps of each episode."""
+
+    @property
+    def steps(self) -> int:
+        """Of all episodes."""
+        return sum(self.lengths)
+
+
+def check_recording(path: str | Path) -> Contents:
+    """Checks all that `read_recording` does, and takes no memory for pictures; raises alike."""
+    path = Path(path)
+    header = _header(path)
+    image_shape = _check_layouts(path, header)
+    _check_values(path, header, tensor_files.selected(path, CHECKED))
+    lengths = tuple(span.length for span in header.episodes)
+    return Contents(header.env, header.actions, image_shape, lengths)
+
+
 def read_recording(path: str | Path) -> Recording:
     """The episodes in a file.
 
@@ -123,9 +144,7 @@ def read_recording(path: str | Path) -> Recording:
     path = Path(path)
     header = _header(path)
     _check_layouts(path, header)
-    with readable(path):
-        content = path.read_bytes()
-    tensors = tensor_files.from_bytes(content, path)
+    tensors = tensor_files.selected(path, (*CHECKED, "obs", "final_obs"))
     _check_values(path, header, tensors)
     return _split(header, {name: tensor.numpy() for name, tensor in tensors.items()})
 
@@ -200,7 +219,8 @@ def _span(path: Path, index: int, record: Any) -> _Span:
     return _Span(seed, length, end)
 
 
-def _check_layouts(path: Path, header: _Header) -> None:
+def _check_layouts(path: Path, header: _Header) -> tuple[int, ...]:
+    """The shape of its images."""
     steps, episodes = sum(span.length for span in header.episodes), len(header.episodes)
     found = tensor_files.layouts(path)
     image = found["obs"].shape[1:] if "obs" in found else ()
@@ -222,6 +242,7 @@ def _check_layouts(path: Path, header: _Header) -> None:
         if found[name] != layout:
             told = f"is {found[name].dtype} {list(found[name].shape)}"
             raise _odd(path, name, f"{told}, expected {layout.dtype} {list(layout.shape)}")
+    return image
 
 
 def _check_values(path: Path, header: _Header, tensors: dict[str, Tensor]) -> None:
@@ -256,8 +277,8 @@ def _split(header: _Header, rows: dict[str, np.ndarray]) -> Recording:
     return Recording(header.env, header.protocol, header.policy, header.actions, tuple(episodes))
 
 
-def _joined(parts: Iterable[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(list(parts)))
+def _joined(parts: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def _odd(path: Path, field: str, problem: str) -> UserError:

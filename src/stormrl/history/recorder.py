@@ -201,20 +201,11 @@ class Recorder:
         seed: int | None,
         cut_short: bool = False,
     ) -> None:
-        """One evaluation episode of the agent as it was at `checkpoint_step`.
-
-        cut_short: the game had no end, and was stopped.
-        """
+        """One evaluation episode; the arguments are those of `score_record`."""
         self._scores.write(
-            {
-                "checkpoint_step": checkpoint_step,
-                "protocol": protocol,
-                "episode": episode,
-                "return": episode_return,
-                "length": length,
-                "seed": seed,
-                **({"cut_short": True} if cut_short else {}),
-            }
+            score_record(
+                checkpoint_step, protocol, episode, episode_return, length, seed, cut_short
+            )
         )
 
     def diagnosis(self, step: int, record: Mapping[str, Any]) -> None:
@@ -268,6 +259,30 @@ class Recorder:
                 self._warn(f"{type(sink).__name__} gets nothing more: {one_line(error)}")
                 with suppress(Exception):
                     sink.close()
+
+
+def score_record(
+    checkpoint_step: int,
+    protocol: str,
+    episode: int,
+    episode_return: float,
+    length: int,
+    seed: int | None,
+    cut_short: bool = False,
+) -> dict[str, Any]:
+    """A line of scores.jsonl: one evaluation episode of the agent as it was at a checkpoint.
+
+    cut_short: the game had no end, and was stopped.
+    """
+    return {
+        "checkpoint_step": checkpoint_step,
+        "protocol": protocol,
+        "episode": episode,
+        "return": episode_return,
+        "length": length,
+        "seed": seed,
+        **({"cut_short": True} if cut_short else {}),
+    }
 
 
 def one_line(error: Exception) -> str:

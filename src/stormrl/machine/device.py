@@ -22,6 +22,8 @@ TRIALS = 8
 """Times that a choice is timed; the shortest counts, which other work disturbs least."""
 DOUBT = 1.3
 """How many times faster a type must be to win against what the processor lists."""
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Variable by which cuBLAS is told to repeat its bits."""
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -36,7 +38,7 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError("device", f"{name!r} is not supported; give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError("device", f"{name!r} is not available on this machine; give auto or cpu")
+        raise UserError("device", f"{name!r} is not available here; give --device auto or cpu")
     return device
 
 
@@ -88,7 +90,7 @@ def choose_compile(name: str, device: torch.device) -> bool:
     compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
     found = any(map(shutil.which, compilers))
     if name == "on" and not found:
-        remedy = "install g++, name one in CXX, or leave it off"
+        remedy = "install g++ or name one in CXX; a new run may leave it off"
         raise UserError("compile", f"needs a C++ compiler, and none is found; {remedy}")
     return name == "on" or (name == "auto" and device.type == "cuda" and found)
 
@@ -102,7 +104,7 @@ def choose_capture(name: str, device: torch.device) -> bool:
 
 def compute_deterministically() -> None:
     """Make CUDA repeat its bits, for the rest of the process; an algorithm that cannot raises."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     # Of the attention kernels only the plain one adds up in a fixed order.
@@ -141,6 +143,16 @@ class Backend:
         precision = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
         mode = "compiled" if self.compiled else "eager"
         return f"{self.device}, {precision}, {mode}{', CUDA graph' if self.captured else ''}"
+
+
+def moved(config: RunConfig, device: str | None) -> RunConfig:
+    """The config of a run that goes on on another device, or on its own without one.
+
+    It launches CUDA graphs only where there are any. Raises `UserError` as `choose_device` does.
+    """
+    placed = config if device is None else replace(config, device=device)
+    on_cuda = choose_device(placed.device).type == "cuda"
+    return placed if on_cuda else replace(placed, cuda_graph="off")
 
 
 def settled(config: RunConfig) -> RunConfig:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from stormrl.machine.system import physical_memory
 
 GROUPS = Path("/proc/self/cgroup")
 ROOT = Path("/sys/fs/cgroup")
@@ -13,8 +14,7 @@ ROOT = Path("/sys/fs/cgroup")
 
 def available_memory() -> int:
     """Bytes that this process may take, whatever others have taken of them."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *_limits()])
+    return min([physical_memory(), *_limits()])
 
 
 def _limits() -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from stormrl.machine.system import physical_memory, usable_cores
 
 PACKAGES = ("torch", "gymnasium", "ale_py", "stormrl")
 
@@ -42,10 +43,22 @@ def commit() -> str | None:
 def hardware() -> dict[str, Any]:
     """Processor, cores this process may use, memory in bytes, and the first GPU or None."""
     return {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "cpu": processor(),
+        "cores": usable_cores(),
+        "memory": physical_memory(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def circumstances(device: torch.device) -> dict[str, str]:
+    """What the bits of a run hang on beside its config, in words."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "PyTorch": torch.__version__,
+        "processor": f"{processor()}, {capability}",
+        "device": gpu,
+        "threads": str(torch.get_num_threads()),
     }
 
 
@@ -65,10 +78,11 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """The processor by its maker's name for it, or by what the system calls its kind."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return names[0] if names else platform.processor() or platform.machine()

@@ -12,6 +12,9 @@ from typing import Any, Self
 EXIT_INTERRUPTED = 3
 """Exit code of a run that was asked to stop, saved itself and can be resumed."""
 
+EXIT_UNREAD = 128 + getattr(signal, "SIGPIPE", 13)
+"""Exit code where nobody reads the output any more; Windows has no signal for it."""
+
 Stopping = Callable[[], bool]
 """Whether a stop has been asked for."""
 

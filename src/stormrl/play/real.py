@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stormrl.acting.game import Game
 from stormrl.dreams.env import DreamContext, seen
-from stormrl.envs import PROTOCOLS, action_meanings, make_env
+from stormrl.envs import action_meanings, find_protocol, make_env
 from stormrl.runs.agent import Agent
 
 LEAD = 24
@@ -29,7 +29,7 @@ class RealGame:
 
     def __init__(self, agent: Agent, seed: int, context: int) -> None:
         # Whatever the protocol says of training, every reset shows another game.
-        protocol = replace(PROTOCOLS[agent.config.protocol], fixed_seed_at_reset=False)
+        protocol = replace(find_protocol(agent.config.protocol), fixed_seed_at_reset=False)
         env = make_env(agent.config.env, protocol)
         self.game = Game(env, protocol)
         self.words = action_meanings(env)

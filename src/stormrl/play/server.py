@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from stormrl.machine.system import usable_cores
 from stormrl.play.packets import greeting
 from stormrl.play.security import HEADERS, Guard
 from stormrl.play.session import TOO_MANY, PlaySession
@@ -53,7 +53,7 @@ class Server:
         self.numbers = itertools.count()
         self.saved: set[str] = set()
         # A thread for each game at a time: a step is too small to be worth more than one core.
-        self.executor = ThreadPoolExecutor(os.cpu_count() or 1, initializer=_one_thread)
+        self.executor = ThreadPoolExecutor(usable_cores(), initializer=_one_thread)
 
     def app(self) -> Starlette:
         """The ASGI application."""

@@ -13,6 +13,7 @@ from stormrl.acting.actor import Acting
 from stormrl.config.parts import RunConfig
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
+from stormrl.envs import Protocol, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.learning.learner import Learner
 from stormrl.learning.state import largest_state, restore_models
@@ -62,6 +63,14 @@ class Agent:
         agent = cls(config, learner, saved.step, directory.path)
         agent.warnings = saved.warnings
         return agent
+
+    def check_game(self, protocol: Protocol) -> None:
+        """Raises `UserError` if its game cannot be made, or is not the one it was trained on."""
+        env = make_env(self.config.env, protocol)
+        try:
+            self.spaces.check_same(spaces_of(env), self.config.env)
+        finally:
+            env.close()
 
     def act(
         self, obs: np.ndarray, carry: Acting | None = None, greedy: bool = False

@@ -14,7 +14,7 @@ from stormrl.acting.collector import Collector
 from stormrl.dreams.open_loop import OpenLoopError, open_loop_error
 from stormrl.dreams.scenes import Scene, picture_rows, scenes
 from stormrl.dreams.strips import LABELS, QUANTITIES, common_span, legend, panel, strip_rows
-from stormrl.envs import PROTOCOLS, make_env
+from stormrl.envs import find_protocol, make_env
 from stormrl.errors import UserError
 from stormrl.experience.replay import Replay
 from stormrl.machine.device import Backend
@@ -73,10 +73,11 @@ def dreams(
 ) -> Dreams:
     """Scenes to look at, out of `episodes` fresh ones, and the open-loop error of more.
 
-    Episode `i` is played with seed `seed + i`. Raises `UserError` for lengths that cannot be, and
-    `Stopped` as soon as `stopping`.
+    Episode `i` is played with seed `seed + i`. Raises `UserError` for lengths that cannot be or a
+    game that has changed, and `Stopped` as soon as `stopping`.
     """
     _check_lengths(context, horizon)
+    agent.check_game(find_protocol(agent.config.protocol))
     with Backend(agent.device).fork_rng():
         torch.manual_seed(seed)
         count = max(episodes, error_episodes)
@@ -160,7 +161,7 @@ def _scene_sheet(scene: Scene, filmed: Sequence[Scene]) -> Image:
 def _play(agent: Agent, seed: int, stopping: Stopping = never) -> Replay:
     """An episode, or the beginning of a long one."""
     # A protocol may begin all episodes alike; a film shows different ones.
-    protocol = replace(PROTOCOLS[agent.config.protocol], fixed_seed_at_reset=False)
+    protocol = replace(find_protocol(agent.config.protocol), fixed_seed_at_reset=False)
     env = make_env(agent.config.env, protocol)
     replay = Replay(LONGEST_PLAY, agent.spaces.observation.shape, agent.device)
     try:

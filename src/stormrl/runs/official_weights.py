@@ -18,7 +18,7 @@ from stormrl.config.presets import agent_config
 from stormrl.disk import checkpoint
 from stormrl.disk.files import readable, reason, replace
 from stormrl.disk.run_directory import RunDirectory
-from stormrl.envs import PROTOCOLS, make_env, spaces_of
+from stormrl.envs import find_protocol, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.learning.learner import Learner
 from stormrl.learning.state import module_tensors
@@ -234,7 +234,7 @@ def _wrong(source: str | Path, what: str) -> UserError:
 
 
 def _spaces(config: RunConfig) -> Spaces:
-    env = make_env(config.env, PROTOCOLS[config.protocol])
+    env = make_env(config.env, find_protocol(config.protocol))
     spaces = spaces_of(env)
     env.close()
     return spaces

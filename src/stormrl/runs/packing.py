@@ -19,10 +19,11 @@ from stormrl.disk.files import Seal, read_json, reason, replace
 from stormrl.disk.jsonlines import is_number, read_jsonlines
 from stormrl.disk.pretrained import Pretrained
 from stormrl.disk.run_files import EPISODES, METRICS
+from stormrl.envs import find_protocol
 from stormrl.errors import UserError
 from stormrl.learning.state import copy_tensors, module_tensors
 from stormrl.runs.agent import Agent
-from stormrl.runs.whole import agent_scores, find_protocol
+from stormrl.runs.whole import agent_scores
 from stormrl.seeds import EVALUATION_SEED
 
 NAMED = ("env", "preset", "size", "steps", "seed")

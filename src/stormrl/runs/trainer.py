@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import torch
+from torch import Tensor
 
 from stormrl.acting.collector import Collector, Episode
 from stormrl.acting.evaluate import Score, cut_short, evaluate
@@ -17,7 +18,7 @@ from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.disk.tensor_files import check_tensors
 from stormrl.dreams.scenes import dream_rows
-from stormrl.envs import PROTOCOLS, make_env, spaces_of
+from stormrl.envs import find_protocol, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.experience.demonstration import load_demonstration
 from stormrl.experience.replay import Replay
@@ -35,8 +36,8 @@ from stormrl.learning.state import (
     learner_tensors,
     restore_learner,
 )
-from stormrl.machine.allocator import keep_freed_memory
 from stormrl.machine.device import choose_backend, compute_deterministically
+from stormrl.machine.provenance import circumstances
 from stormrl.machine.random_state import (
     kept_random_state,
     random_state,
@@ -85,18 +86,18 @@ class Trainer:
 
         env: the run's game, where it is made already. wandb: the project in which it is shown.
 
-        Raises `UserError` if the game is no longer what it was when the run began.
+        Raises `UserError` if the game is no longer what it was when the run began, or the run
+        cannot be shown in Weights & Biases.
         """
-        self.run, self.config, self.progress, self.wandb = run, run.config, progress, wandb
+        self.run, self.config, self.progress = run, run.config, progress
         config, agent = run.config, run.config.agent
-        self.protocol = PROTOCOLS[config.protocol]
+        self.protocol = find_protocol(config.protocol)
         self.env = env or make_env(config.env, self.protocol)
         self.spaces = run.spaces or spaces_of(self.env)
         self.spaces.check_same(spaces_of(self.env), config.env)
         self.backend = choose_backend(config)
         if config.deterministic:
             compute_deterministically()
-        keep_freed_memory()
         torch.set_flush_denormal(True)
         seed_all(config.seed)
         self.learner = Learner(agent, self.spaces, self.backend)
@@ -127,6 +128,8 @@ class Trainer:
         self._saved_pretrained = 0
         self._half_done = False
         """Whether a step was begun and not brought to its end."""
+        # Last of all: it may refuse the login, and shows a run wherever it does not.
+        self.sinks: list[Sink] = [] if wandb is None else [Wandb(run.path, wandb)]
 
     @property
     def updated(self) -> int:
@@ -184,6 +187,7 @@ class Trainer:
         counts = self._counts()
         for group, members in counts.items():
             check_tensors(members, saved.tensors.get(group, {}), group)
+        self._tell_other_bits(state.circumstances)
         restore_learner(self.learner, saved.tensors)
         for group, members in counts.items():
             copy_tensors(members, saved.tensors[group])
@@ -207,13 +211,25 @@ class Trainer:
             return {}
         return {"replay": {"visits": self.replay.visits}}
 
+    def _tell_other_bits(self, before: Mapping[str, str]) -> None:
+        """A person should know from where on a run is no longer the one it would have been."""
+        now = circumstances(self.backend.device)
+        changes = [
+            f"{name} was {before[name]} and is {now[name]}"
+            for name in now
+            if before.get(name, now[name]) != now[name]
+        ]
+        if changes:
+            differ = "from here on the bits differ from those of a run that was never stopped"
+            self.progress.message(f"{differ}: {'; '.join(changes)}")
+
     def _sinks(self) -> list[Sink]:
-        shown: list[Sink] = [] if self.wandb is None else [Wandb(self.run.path, self.wandb)]
         try:
-            return [*shown, TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)]
+            board = TensorBoard(self.run.path / "tensorboard", purge_step=self.step + 1)
         except Exception as error:
             self.progress.message(f"nothing is written for TensorBoard: {one_line(error)}")
-            return shown
+            return [*self.sinks]
+        return [*self.sinks, board]
 
     def _train(self, stopping: Stopping) -> Sequence[Score]:
         # An evaluation that the end of an earlier process left undone is made up for.
@@ -302,6 +318,7 @@ class Trainer:
             metric_counts=self.metrics.counts,
             replay=replay,
             histories=self.recorder.positions(),
+            circumstances=circumstances(self.backend.device),
         )
 
     def _verify(self, record: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from stormrl.config.parts import RunConfig, to_dict
 from stormrl.disk import checkpoint
 from stormrl.disk.files import read_json, replace
 from stormrl.disk.run_directory import RunDirectory, migrated
-from stormrl.envs import PROTOCOLS, Protocol, make_env, spaces_of
+from stormrl.envs import Protocol, find_protocol, make_env, spaces_of
 from stormrl.envs.atari import is_atari
 from stormrl.envs.make import find_spec
 from stormrl.errors import UserError
@@ -30,10 +30,12 @@ from stormrl.machine.device import (
     choose_capture,
     choose_compile,
     choose_device,
+    moved,
     settled,
     settled_before,
 )
 from stormrl.machine.memory import available_memory
+from stormrl.machine.process import kept_process
 from stormrl.machine.stop import Stopping, never
 from stormrl.runs.agent import Agent, spaces_by_weights
 from stormrl.runs.trainer import Outcome, Trainer, is_scored
@@ -44,6 +46,7 @@ from stormrl.worlds.own import own_config
 Started = Callable[[Trainer], None]
 
 
+@kept_process()
 def train(
     config: RunConfig,
     run_dir: str | Path,
@@ -56,19 +59,24 @@ def train(
     progress: shows how it goes; nothing by default. started: called before the first step. wandb:
     project of Weights & Biases to show the run in too.
     Ctrl-C saves and returns early; `resume` goes on. Raises `UserError`, before anything is
-    written, if the run cannot be: unknown game or protocol, device not there, directory in use.
+    written, if the run cannot be: unknown game or protocol, device or memory not there, nothing
+    that would be learned, directory in use.
+    What it sets for the process, random generators above all, is put back in the end.
     """
+    config.check_trains()
     config.agent.check_positions()
     env = playable(config)
     with _closed_by_failure(env):
         spaces = spaces_of(env)
-        check_demonstration(config.agent, config.env, spaces)
+        shown_bytes = check_demonstration(config.agent, config.env, spaces)
+        _check_memory(config, spaces, shown_bytes)
         if wandb is not None:
             import_wandb()
         run = RunDirectory.create(run_dir, settled(config), spaces)
         return _train(run, env, progress, started, wandb, run.discard)
 
 
+@kept_process()
 def resume(
     run_dir: str | Path,
     steps: int | None = None,
@@ -76,25 +84,32 @@ def resume(
     started: Started = lambda trainer: None,
     wandb: str | None = None,
     allow_import: Sequence[str] = (),
+    device: str | None = None,
 ) -> Outcome:
     """Go on with a run exactly where its last checkpoint was saved.
 
     steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
     wandb: as in `train`; what is not given again is not shown there any more. allow_import: modules
-    of its environment that may be imported though they are not installed.
+    of its environment that may be imported though they are not installed. device: another one than
+    the run's, this time; from there on its bits are others.
     Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
     """
     run = resumable(run_dir, allow_import)
     if run.config.precision == "auto":
-        run = _rewritten(run, settled_before(run.config))
+        precision = settled_before(moved(run.config, device)).precision
+        run = _rewritten(run, dataclasses.replace(run.config, precision=precision))
     if steps is not None:
         run = _extended(run, steps)
     if is_finished(run, run.config.steps):
         return Outcome(run.config.steps, True, ())
-    env = playable(run.config)
+    config = moved(run.config, device)
+    env = playable(config)
     with _closed_by_failure(env):
+        spaces = spaces_of(env)
         if run.spaces is None:
-            run = _with_spaces(run, spaces_of(env))
+            run = _with_spaces(run, spaces)
+        _check_memory(config, spaces, 0 if run.demonstration is None else run.demonstration.bytes)
+        run = dataclasses.replace(run, config=config)
         return _train(run, env, progress, started, wandb, lambda: None)
 
 
@@ -127,17 +142,7 @@ def playable(config: RunConfig) -> gymnasium.Env:
     device = choose_device(config.device)
     choose_compile(config.compile, device)
     choose_capture(config.cuda_graph, device)
-    env = make_env(config.env, find_protocol(config.protocol))
-    with _closed_by_failure(env):
-        _check_memory(config, math.prod(spaces_of(env).observation.shape), device)
-    return env
-
-
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name. Raises `UserError` if there is none."""
-    if name not in PROTOCOLS:
-        raise UserError("protocol", f"{name!r} is unknown; give one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+    return make_env(config.env, find_protocol(config.protocol))
 
 
 def game_name(env_id: str) -> str:
@@ -160,7 +165,7 @@ def frames_per_step(config: RunConfig) -> int | None:
     """Emulator frames in a step of the run's game; None for what is not emulated."""
     if not is_atari(find_spec(config.env)):
         return None
-    return PROTOCOLS[config.protocol].frame_skip
+    return find_protocol(config.protocol).frame_skip
 
 
 def agent_scores(
@@ -173,22 +178,26 @@ def agent_scores(
     """What an agent reaches in its environment, every episode counted.
 
     protocol: by default the one it was trained under. episodes: by default as many as the protocol
-    asks for. Raises `Stopped` as soon as `stopping`.
+    asks for. Raises `Stopped` as soon as `stopping`, and `UserError` if the game has changed.
     """
-    protocol = protocol or PROTOCOLS[agent.config.protocol]
+    protocol = protocol or find_protocol(agent.config.protocol)
+    agent.check_game(protocol)
     episodes = episodes or protocol.evaluation_episodes
     env, device = agent.config.env, agent.device
     return evaluate(agent.actor, env, protocol, episodes, seed, device, stopping)
 
 
-def _check_memory(config: RunConfig, image_bytes: int, device: torch.device) -> None:
-    needed = min(config.agent.replay.capacity, config.steps) * image_bytes
+def _check_memory(config: RunConfig, spaces: Spaces, shown_bytes: int) -> None:
+    """Raises `UserError` unless replay and demonstration find room; the networks are small."""
+    device, steps = choose_device(config.device), min(config.agent.replay.capacity, config.steps)
+    needed = steps * math.prod(spaces.observation.shape) + shown_bytes
     if device.type == "cuda":
         _, memory = torch.cuda.mem_get_info(device)
     else:
         memory = available_memory()
     if needed > memory:
-        sizes = f"takes {needed / 2**30:,.0f} GiB and {device} has {memory / 2**30:,.0f}"
+        shown = " with the demonstration" if shown_bytes else ""
+        sizes = f"takes {needed / 2**30:,.1f} GiB{shown} and {device} has {memory / 2**30:,.1f}"
         raise UserError("replay.capacity", f"{sizes}; give less")
 
 
@@ -212,11 +221,11 @@ def _train(
     with run.lock():
         try:
             trainer = Trainer(run, progress or SilentProgress(), env, wandb)
+            trainer.restore()
+            started(trainer)
         except BaseException:
             cannot_begin()
             raise
-        trainer.restore()
-        started(trainer)
         return trainer.train()
 
 

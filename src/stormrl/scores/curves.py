@@ -149,4 +149,4 @@ def _spread(points: Sequence[float]) -> tuple[float, float, float]:
 @cache
 def _tables() -> dict[str, Any]:
     file = resources.files("stormrl") / "data" / "early_curves.json"
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))

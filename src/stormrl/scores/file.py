@@ -6,22 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stormrl.acting.evaluate import Score
-from stormrl.disk.jsonlines import read_jsonlines
+from stormrl.disk.files import reason
+from stormrl.disk.jsonlines import JsonLines, read_jsonlines
 from stormrl.disk.run_files import SCORES
 from stormrl.errors import UserError
-from stormrl.history.recorder import Recorder
+from stormrl.history.recorder import score_record
 
 
 def write_scores(run: Path, step: int, protocol: str, scores: Sequence[Score]) -> None:
-    """Append the episodes of one evaluation. Raises `UserError` if the run cannot be written."""
+    """Append the episodes of one evaluation, and open nothing else of a run that may be training.
+
+    Raises `UserError` if they cannot be written.
+    """
     try:
-        recorder = Recorder(run)
-    except OSError as error:
-        raise UserError("run", f"{run} cannot be written: {error.strerror}") from None
-    for index, score in enumerate(scores):
-        total, cut_short = score.total, score.cut_short
-        recorder.score(step, protocol, index, total, score.length, score.seed, cut_short)
-    recorder.close()
+        lines = JsonLines(run / SCORES)
+        for index, (total, length, seed, cut_short) in enumerate(scores):
+            lines.write(score_record(step, protocol, index, total, length, seed, cut_short))
+        lines.close()
+    except UserError as error:
+        why = reason(error.__cause__) if isinstance(error.__cause__, OSError) else error.message
+        raise UserError("run", f"{run / SCORES} cannot be written: {why}") from None
 
 
 def read_scores(run: Path, step: int, protocol: str, seeds: Sequence[int]) -> list[Score] | None:

@@ -45,4 +45,4 @@ def held_action(env_id: str, protocol: str) -> HeldAction | None:
 @cache
 def _table() -> dict[str, Any]:
     file = resources.files("stormrl") / "data" / "held_actions.json"
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -122,7 +122,7 @@ def human_normalised(game: str, score: float) -> float | None:
 @cache
 def _tables() -> dict[str, Any]:
     file = resources.files("stormrl") / "data" / "atari100k.json"
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _table(record: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -130,6 +130,8 @@ def _measured_here() -> list[Path]:
 def _shipped() -> list[Figures]:
     folder = resources.files("stormrl") / "data" / "bench"
     return [
-        parse_figures(json.loads(file.read_text()), f"{file.name}, shipped with stormrl")
+        parse_figures(
+            json.loads(file.read_text(encoding="utf-8")), f"{file.name}, shipped with stormrl"
+        )
         for file in sorted(folder.iterdir(), key=lambda file: file.name)
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stormrl.disk.checkpoint import CHECKPOINTS, CHECKSUMS, LATEST
 from stormrl.disk.run_directory import LOCK
+from stormrl.errors import UserError
 from stormrl.suite.storage import Storage
 
 ARRIVING = ".arriving-"
@@ -16,6 +17,8 @@ ARRIVING = ".arriving-"
 
 class Mirror:
     """Copies a run from a store before it goes on, and to it after every checkpoint.
+
+    Raises `UserError` for a store whose keys lead out of the run.
 
     At every moment the store holds a run that can go on: replay and histories come first (a
     history that is too long is cut back on resume), then a checkpoint's tensors, its checksums,
@@ -81,10 +84,22 @@ class Mirror:
         root = self._key()
         if not self._fs.exists(root):
             return set()
-        return {name[len(root) :].lstrip("/") for name in self._fs.find(root)}
+        names = {name[len(root) :].removeprefix("/") for name in self._fs.find(root)}
+        for name in sorted(names):
+            _refuse_way_out(name, self._storage.where(self._name))
+        return names
 
     def _key(self, name: str = "") -> str:
         return self._storage.key(self._name, name) if name else self._storage.key(self._name)
+
+
+def _refuse_way_out(name: str, where: str) -> None:
+    """Keys of a store are any text; as names of files, none may lead out of the run's folder."""
+    parts = name.split("/")
+    plain = name.isprintable() and not any(letter in name for letter in "\\:")
+    if not plain or any(part in ("", ".", "..") for part in parts):
+        problem = f"{name[:100]!a} in {where} is no plain name of a file"
+        raise UserError("out", f"{problem}; remove it there, or give another --out")
 
 
 def _turn(name: str) -> tuple[bool, bool, bool, str]:

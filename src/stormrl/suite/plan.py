@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stormrl.config.parts import RunConfig, leaves, to_dict
-from stormrl.envs import make_env
+from stormrl.envs import find_protocol, make_env
 from stormrl.errors import UserError
-from stormrl.runs.whole import find_protocol, run_name
+from stormrl.runs.whole import run_name
 from stormrl.scores import published
 from stormrl.suite.standing import Standing
 
@@ -79,6 +79,8 @@ def tasks(
 
 def check_games(planned: Sequence[Task]) -> None:
     """Raises `UserError` if a game cannot be made or trained on here, or an agent not trained."""
+    for task in planned:
+        task.config.check_trains()
     for agent in {task.config.agent for task in planned}:
         agent.check_positions()
     for env, protocol in sorted({(task.config.env, task.config.protocol) for task in planned}):
@@ -94,9 +96,12 @@ def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
     if config is None:
         return
     wanted, found = dict(leaves(to_dict(task.config))), dict(leaves(config))
-    if found["steps"] > wanted["steps"]:
-        remedy = f"give --steps {found['steps']} or another --out"
-        raise UserError("steps", f"{task.name} is set to {found['steps']} steps; {remedy}")
+    steps = found.get("steps", wanted["steps"])
+    if not isinstance(steps, int):
+        raise UserError("steps", f"of {task.name} are {steps!r}; give another --out")
+    if steps > wanted["steps"]:
+        remedy = f"give --steps {steps} or another --out"
+        raise UserError("steps", f"{task.name} is set to {steps} steps; {remedy}")
     settled = {"precision"} if wanted["precision"] == "auto" else set()
     for field in wanted.keys() - {"steps"} - settled:
         if field in found and found[field] != wanted[field]:

@@ -9,6 +9,7 @@ import sys
 from typing import Any, Self
 
 from stormrl.errors import UserError
+from stormrl.machine.system import usable_cores
 from stormrl.suite.share import Machine, Share
 from stormrl.suite.work import Ended, Job, work
 
@@ -28,7 +29,7 @@ class RayPool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         local: dict[str, Any] = {
-            "num_cpus": len(os.sched_getaffinity(0)),
+            "num_cpus": usable_cores(),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from stormrl.config.json import CONFIG
 from stormrl.disk.checkpoint import CHECKPOINTS, CHECKSUMS, LATEST, newest_of, parse_seals
 from stormrl.disk.files import parse_json
+from stormrl.disk.jsonlines import is_number
 from stormrl.disk.run_files import EPISODES, METRICS, SCORES
 from stormrl.errors import UserError
 from stormrl.history.progress import EPISODES_IN_MEAN
@@ -45,14 +47,14 @@ def read_standing(storage: Storage, run: str) -> Standing:
     episodes = _last_records(storage, run, EPISODES)
     scores = _last_records(storage, run, SCORES)
     starts = [line for line in _last_records(storage, run, ATTEMPTS) if line.get("event") == START]
-    returns = [line["return"] for line in episodes[-EPISODES_IN_MEAN:]]
+    returns = _numbers(episodes[-EPISODES_IN_MEAN:], "return")
     return Standing(
         saved=saved,
         scored=any(line.get("checkpoint_step") == saved for line in scores),
-        step=max([saved, *(line["step"] for line in (*metrics[-1:], *episodes[-1:]))]),
+        step=int(max([saved, *_numbers([*metrics[-1:], *episodes[-1:]], "step")])),
         mean_return=statistics.fmean(returns) if returns else None,
         steps_per_s=_rate(metrics[-LINES_IN_RATE:]),
-        host=starts[-1]["host"] if starts else None,
+        host=_word(starts[-1:], "host"),
         attempts=len(starts),
     )
 
@@ -68,11 +70,18 @@ def saved_step(storage: Storage, run: str) -> int:
 
 
 def read_config(storage: Storage, run: str) -> dict[str, Any] | None:
-    """The config of a run as its directory tells it, None of one that has not begun."""
+    """The config of a run as its directory tells it, None of one that has not begun.
+
+    Raises `UserError` if its config.json holds none.
+    """
     content = storage.read(run, CONFIG)
     if content is None:
         return None
-    return parse_json(content, Path(storage.where(run)) / CONFIG).get("config")
+    path = Path(storage.where(run)) / CONFIG
+    config = parse_json(content, path).get("config")
+    if not isinstance(config, dict):
+        raise UserError(str(path), "holds no config; remove the directory or give another --out")
+    return config
 
 
 def _check_sizes(storage: Storage, *folder: str) -> None:
@@ -95,8 +104,20 @@ def _last_records(storage: Storage, run: str, name: str) -> list[dict[str, Any]]
     return records
 
 
-def _rate(metrics: list[dict[str, Any]]) -> float | None:
-    if len(metrics) < 2 or metrics[-1]["wall_s"] <= metrics[0]["wall_s"]:
+def _numbers(lines: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """The values of a field where it is there and a number."""
+    return [line[name] for line in lines if is_number(line.get(name))]
+
+
+def _word(lines: Sequence[dict[str, Any]], name: str) -> str | None:
+    """The last value of a field, where it is a text."""
+    words = [line[name] for line in lines if isinstance(line.get(name), str)]
+    return words[-1] if words else None
+
+
+def _rate(metrics: Sequence[dict[str, Any]]) -> float | None:
+    """Steps a second, of the lines that tell both."""
+    steps, seconds = (_numbers(metrics, name) for name in ("step", "wall_s"))
+    if len(steps) != len(seconds) or len(steps) < 2 or seconds[-1] <= seconds[0]:
         return None
-    steps = metrics[-1]["step"] - metrics[0]["step"]
-    return steps / (metrics[-1]["wall_s"] - metrics[0]["wall_s"])
+    return (steps[-1] - steps[0]) / (seconds[-1] - seconds[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ class Job:
     out: str
     """Path or URL of the suite."""
     scratch: str
-    """Folder on the machine for runs whose suite is kept at a URL; empty for the system's own."""
+    """Folder on the machine for runs whose suite is kept at a URL; empty for one of this person's
+    among the temporary files."""
     threads: int
     """Threads of the arithmetic."""
     command: tuple[str, ...]
@@ -52,7 +52,9 @@ def work(job: Job) -> Ended:
     sys.argv[:] = job.command
     # Imported late: PyTorch reads the number of threads once.
     from stormrl.errors import UserError
+    from stormrl.machine.allocator import keep_freed_memory
 
+    keep_freed_memory()
     try:
         return _train(job)
     except UserError as error:
@@ -75,10 +77,11 @@ def _train(job: Job) -> Ended:
     storage = Storage(job.out)
     if storage.in_place:
         return _go_on(job, storage.path(job.name), _nothing)
-    mirror = Mirror(storage, job.name, _scratch(job))
+    scratch = _scratch(job)
+    mirror = Mirror(storage, job.name, scratch)
     mirror.fetch()
     try:
-        return _go_on(job, _scratch(job), mirror.push)
+        return _go_on(job, scratch, mirror.push)
     finally:
         mirror.push()
 
@@ -113,7 +116,19 @@ def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
 def _scratch(job: Job) -> Path:
     """Runs of equal names in different suites are kept apart."""
     suite = hashlib.sha256(job.out.encode()).hexdigest()[:12]
-    return Path(job.scratch or tempfile.gettempdir()) / f"stormrl-suite-{suite}" / job.name
+    return _scratch_folder(job) / f"stormrl-suite-{suite}" / job.name
+
+
+def _scratch_folder(job: Job) -> Path:
+    from stormrl.disk.files import reason
+    from stormrl.disk.private import temporary_folder, temporary_path
+    from stormrl.errors import UserError
+
+    try:
+        return Path(job.scratch) if job.scratch else temporary_folder()
+    except OSError as error:
+        problem = f"{temporary_path()} cannot be used: {reason(error)}"
+        raise UserError("scratch", f"{problem}; give a folder of your own") from None
 
 
 def _nothing() -> None:
