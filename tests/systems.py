@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import twm_miniature as miniature
 from miniature import C, K
 from stormrl.config.common import CategoricalConfig, ConvConfig
 from stormrl.config.dreamer import DreamerConfig
 from stormrl.config.parts import AgentConfig
 from stormrl.config.presets import agent_config
+from stormrl.config.twm import PretrainingConfig
 
 WIDTH, HIDDEN = 10, 8
 """Of the recurrent state, and of the layers around it."""
@@ -38,4 +40,18 @@ def dreamer() -> AgentConfig:
     )
 
 
-SYSTEMS: dict[str, Callable[[], AgentConfig]] = {"dreamerv3": dreamer}
+def twm() -> AgentConfig:
+    """The preset at the smallest size that still has every part, pre-training included."""
+    config = agent_config("twm")
+    return replace(
+        config,
+        world_model=miniature.world_config(batch_length=4, pretraining=PretrainingConfig(3, 2)),
+        actor_critic=miniature.agent_config(pretraining=4),
+        imagination=replace(config.imagination, batch_size=6, horizon=4),
+        replay=replace(config.replay, capacity=64, warmup=16),
+        world_model_ratio=0.5,
+        agent_ratio=0.5,
+    )
+
+
+SYSTEMS: dict[str, Callable[[], AgentConfig]] = {"dreamerv3": dreamer, "twm": twm}

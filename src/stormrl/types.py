@@ -39,6 +39,10 @@ class View(NamedTuple):
     """False: there is nothing to look back on yet. None: there is everywhere."""
     belief: Float[Tensor, "*n K C"] | None = None
     """What the latent was drawn from; for eyes, not for the agent."""
+    outcome: Prediction | None = None
+    """How the dreamt step to here ended, where the world model knows at once; for `judge`."""
+    anew: Bool[Tensor, "*n"] | None = None
+    """Whether another dream begins here, which the step before did not lead to; None: nowhere."""
 
 
 class Prediction(NamedTuple):
@@ -59,6 +63,8 @@ class Trajectory(NamedTuple):
     continues: Float[Tensor, "B H"]
     weight: Float[Tensor, " B"]
     """0 for a trajectory that began where no policy ever acts, else 1."""
+    restarts: Bool[Tensor, "B H"] | None = None
+    """After which steps another trajectory begins in the same row; None: after none."""
 
     @property
     def z(self) -> Float[Tensor, "B H1 Z"]:

@@ -18,6 +18,8 @@ class RunState:
     """Environment steps so far."""
     trained_steps: int
     """Environment steps since training began."""
+    pretrained: int
+    """Updates before the agent acted for the first time."""
     elapsed_s: float
     """Seconds of training so far, interruptions left out."""
     is_first: bool
@@ -70,6 +72,7 @@ def _words(value: object) -> bool:
 _CHECKS: dict[str, Callable[[object], bool]] = {
     "step": _count,
     "trained_steps": _count,
+    "pretrained": _count,
     "elapsed_s": _number,
     "is_first": lambda value: type(value) is bool,
     "episode_total": _number,
@@ -80,7 +83,7 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "histories": _counts,
     "circumstances": _words,
 }
-ABSENT: dict[str, Any] = {"circumstances": {}}
+ABSENT: dict[str, Any] = {"circumstances": {}, "pretrained": 0}
 """What older versions did not write."""
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stormrl.config.parts import AgentConfig
+from stormrl.errors import UserError
 from stormrl.types import Carry, Trajectory, View
 from stormrl.worlds.protocol import Group, World
 
@@ -72,6 +73,15 @@ class Behaviour(nn.Module, ABC):
         Of several groups it is the sum: each is moved by its own part of the gradient. `taken` is
         the number of updates before this one.
         """
+
+    @property
+    def early_updates(self) -> int:
+        """Updates of real experience before it acts for the first time; by default none."""
+        return 0
+
+    def early_loss(self, trajectory: Trajectory) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of such an update. Raises `UserError` unless a subclass has it."""
+        raise UserError("actor_critic", f"{type(self).__name__} has no early_loss()")
 
     def updated(self, share: Float[Tensor, ""]) -> None:
         """Called after each update; `share` is 0 if it was skipped, else 1."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stormrl.agents.features import FrameState, VectorState, agent_state
 from stormrl.agents.protocol import Behaviour, Opinion
-from stormrl.config.parts import ActorCriticConfig, AgentConfig
+from stormrl.config.parts import ActorCriticConfig, AgentConfig, actor_critic
 from stormrl.nn.functional import (
     categorical_entropy,
     lambda_return,
@@ -57,8 +57,9 @@ class ActorCritic(Behaviour):
     @classmethod
     def of(cls, agent: AgentConfig, world: World) -> Self:
         """The agent of a configuration, on the part of the view that it names."""
-        state = agent_state(agent.actor_critic.state, world)
-        return cls(agent.actor_critic, state, world.spaces.action.n)
+        config = actor_critic(agent)
+        state = agent_state(config.state, world)
+        return cls(config, state, world.spaces.action.n)
 
     def groups(self) -> dict[str, Group]:
         """One for all, or the critic and the others apart."""

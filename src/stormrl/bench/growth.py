@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stormrl.config.common import HeadConfig
-from stormrl.config.parts import AgentConfig, RunConfig, storm
+from stormrl.config.parts import AgentConfig, RunConfig, actor_critic, storm
 from stormrl.errors import UserError
 
 Scaled = Callable[[AgentConfig, float], AgentConfig]
@@ -69,7 +69,7 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
 
 def _width(config: AgentConfig, factor: float) -> AgentConfig:
     """Every network's width; the latent and the number of heads stay."""
-    world_model, agent = storm(config), config.actor_critic
+    world_model, agent = storm(config), actor_critic(config)
     sequence = world_model.sequence
     return replace(
         config,

@@ -94,6 +94,8 @@ class OptimizerConfig(Config):
     """Adam's epsilon."""
     clip: Annotated[float, Positive] = 1000.0
     """Largest global gradient norm."""
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0
+    """Share of each parameter that is added to its gradient (L2, as in `torch.optim.Adam`)."""
 
 
 class SizeSettings(NamedTuple):

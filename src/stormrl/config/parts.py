@@ -25,6 +25,7 @@ from stormrl.config.common import (
 from stormrl.config.constraints import AtLeast, Fraction, Positive
 from stormrl.config.dreamer import DreamerConfig
 from stormrl.config.fields import KIND, kind_of
+from stormrl.config.twm import AdvantageConfig, TwmConfig
 from stormrl.config.validation import Config
 from stormrl.errors import UserError
 
@@ -227,6 +228,16 @@ class ActorCriticConfig(Config):
         """How it is trained, in a row of the literature's table."""
         return "REINFORCE, returns scaled by their range"
 
+    def sized(self, size: SizeSettings) -> Self:
+        """The same at a named size."""
+        return replace(
+            self,
+            head=replace(self.head, width=size.width),
+            optimizer=replace(self.optimizer, learning_rate=size.agent_rate),
+            entropy=size.entropy,
+            unimix=size.policy_unimix,
+        )
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """The lower percentile lies below the upper."""
         if self.percentile_low >= self.percentile_high:
@@ -258,11 +269,16 @@ class ReplayConfig(Config):
     rewarded: Annotated[float, Fraction] = 0.0
     """Share of the world model's windows, rounded up to whole ones, that are drawn around a step
     with a reward, if there is one; the others are drawn uniformly."""
+    balance: Annotated[float, AtLeast(0)] = 0.0
+    """Temperature of a softmax over -visits by which the world model's windows are drawn, none
+    twice in a batch (TWM); 0 draws all alike."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """The warmup fits into the capacity."""
+        """The warmup fits into the capacity, and windows are drawn in one way."""
         if self.warmup > self.capacity:
             yield "warmup", f"{self.warmup} does not fit the capacity of {self.capacity}"
+        if self.balance and self.rewarded:
+            yield "rewarded", f"is {self.rewarded}; give 0 where replay.balance is on"
 
 
 @dataclass(frozen=True)
@@ -281,12 +297,12 @@ class DemonstrationConfig(Config):
 class AgentConfig(Config):
     """The algorithm: everything that decides what is learned."""
 
-    world_model: WorldModelConfig | DreamerConfig = WorldModelConfig()
+    world_model: WorldModelConfig | DreamerConfig | TwmConfig = WorldModelConfig()
     """World model; its type selects the part."""
     imagination: ImaginationConfig = ImaginationConfig()
     """Imagined rollouts."""
-    actor_critic: ActorCriticConfig = ActorCriticConfig()
-    """Actor and critic."""
+    actor_critic: ActorCriticConfig | AdvantageConfig = ActorCriticConfig()
+    """Actor and critic; its type selects the part."""
     acting: ActingConfig = ActingConfig()
     """Acting in the environment."""
     replay: ReplayConfig = ReplayConfig()
@@ -312,6 +328,10 @@ class AgentConfig(Config):
             remedy = "raise replay.warmup or lower world_model.batch_length"
             problem = f"{self.replay.warmup} steps hold no window of {needed}"
             yield "replay.warmup", f"{problem}; {remedy}"
+        most = self.replay.warmup - self.world_model.window + 1
+        if self.replay.balance and self.world_model.batch_size > most:
+            problem = f"{self.replay.warmup} steps hold {most} windows, fewer than"
+            yield "replay.warmup", f"{problem} world_model.batch_size; raise it"
         if dreams.dreams_from == "posteriors":
             yield from self._branching_problems()
 
@@ -436,6 +456,18 @@ def storm(config: AgentConfig) -> WorldModelConfig:
         kind = config.world_model.kind
         raise UserError("world_model.kind", f"is {kind}; this is made for {WorldModelConfig.kind}")
     return config.world_model
+
+
+def actor_critic(config: AgentConfig) -> ActorCriticConfig:
+    """Actor and critic of STORM or DreamerV3, where an agent has them.
+
+    Raises `UserError` if it has others.
+    """
+    if not isinstance(config.actor_critic, ActorCriticConfig):
+        kind = config.actor_critic.kind
+        problem = f"is {kind}; this is made for {ActorCriticConfig.kind}"
+        raise UserError("actor_critic.kind", problem)
+    return config.actor_critic
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from stormrl.config.common import SizeSettings
 from stormrl.config.dreamer import HEAD, DreamerConfig
-from stormrl.config.parts import AgentConfig, storm
+from stormrl.config.parts import AgentConfig, actor_critic, storm
+from stormrl.config.twm import AdvantageConfig, TwmConfig
 from stormrl.errors import UserError
 
 Edit = Callable[[AgentConfig], AgentConfig]
@@ -34,7 +35,7 @@ def official(config: AgentConfig) -> AgentConfig:
 
 def lean(config: AgentConfig) -> AgentConfig:
     """STORM, and what was seen to learn more in the same time (docs/lean.md)."""
-    world_model, actor_critic = config.world_model, config.actor_critic
+    world_model, agent = storm(config), actor_critic(config)
     return replace(
         config,
         world_model=replace(
@@ -42,9 +43,7 @@ def lean(config: AgentConfig) -> AgentConfig:
             two_hot=replace(world_model.two_hot, mean="natural", start="zero"),
             free_nats_for="representation",
         ),
-        actor_critic=replace(
-            actor_critic, two_hot=replace(actor_critic.two_hot, mean="natural", start="zero")
-        ),
+        actor_critic=replace(agent, two_hot=replace(agent.two_hot, mean="natural", start="zero")),
         replay=replace(config.replay, rewarded=0.125),
     )
 
@@ -60,12 +59,27 @@ def dreamerv3(config: AgentConfig) -> AgentConfig:
         actor_critic=replace(
             config.actor_critic,
             head=HEAD,
-            two_hot=replace(config.actor_critic.two_hot, start="zero"),
+            two_hot=replace(actor_critic(config).two_hot, start="zero"),
             optimizers="two",
             counted="by_continuation",
             gamma=1 - 1 / 333,
             unimix=0.01,
         ),
+    )
+
+
+def twm(config: AgentConfig) -> AgentConfig:
+    """TWM: Transformer-XL over latents, actions and rewards, as released (docs/fidelity.md)."""
+    return replace(
+        config,
+        world_model=TwmConfig(),
+        imagination=replace(
+            config.imagination, dreams_from="posteriors", batch_size=400, context=1, horizon=15
+        ),
+        actor_critic=AdvantageConfig(),
+        replay=replace(config.replay, warmup=5_000, balance=20.0),
+        world_model_ratio=25 / 19,
+        agent_ratio=25 / 19,
     )
 
 
@@ -155,7 +169,6 @@ DEMONSTRATED = 4
 
 
 def _sized(config: AgentConfig, scale: SizeSettings) -> AgentConfig:
-    actor_critic = config.actor_critic
     return replace(
         config,
         world_model=config.world_model.sized(scale),
@@ -174,13 +187,7 @@ def _sized(config: AgentConfig, scale: SizeSettings) -> AgentConfig:
             world_model_windows=scale.windows // DEMONSTRATED,
             imagination_windows=scale.rollouts // DEMONSTRATED,
         ),
-        actor_critic=replace(
-            actor_critic,
-            head=replace(actor_critic.head, width=scale.width),
-            optimizer=replace(actor_critic.optimizer, learning_rate=scale.agent_rate),
-            entropy=scale.entropy,
-            unimix=scale.policy_unimix,
-        ),
+        actor_critic=config.actor_critic.sized(scale),
     )
 
 
@@ -203,6 +210,7 @@ PRESETS: dict[str, Edit] = {
     "official": official,
     "lean": lean,
     "dreamerv3": dreamerv3,
+    "twm": twm,
 }
 SIZES: dict[str, Edit] = {"toy": toy, "tiny": tiny, "small": small, "base": base}
 ABLATIONS: dict[str, Edit] = {

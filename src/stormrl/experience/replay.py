@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from stormrl.errors import UserError
+from stormrl.experience.samplers import balanced_starts
 from stormrl.types import Batch
 
 
@@ -52,6 +53,8 @@ class Replay:
         self.reward = torch.zeros(capacity, device=device)
         self.continues = torch.ones(capacity, device=device)
         self.is_first = torch.zeros(capacity, dtype=torch.bool, device=device)
+        self.visits = torch.zeros(capacity, dtype=torch.int64, device=device)
+        """How often `sample_balanced` has drawn the window that begins with each step."""
         self.added = 0
         # Slot of the oldest step, number of steps, and of those that were overwritten, on the
         # device: sampling never waits for the host.
@@ -70,6 +73,7 @@ class Replay:
         self.reward[slot] = step.reward
         self.continues[slot] = float(step.continues)
         self.is_first[slot] = step.is_first
+        self.visits[slot] = 0
         self.moved_to(self.added + 1)
 
     def moved_to(self, added: int) -> None:
@@ -92,6 +96,21 @@ class Replay:
         start = (uniform * (self._size - length + 1)).long()
         if rewarded:
             start[:rewarded] = self._around_rewards(start[:rewarded], length)
+        return self.windows(start, length)
+
+    def sample_balanced(self, windows: int, length: int, temperature: float) -> Batch:
+        """The same, but no stretch twice, and rather those that were drawn less often.
+
+        Each is drawn with the probability of the softmax of -visits / temperature (TWM). Raises
+        `UserError` if fewer than `windows` such stretches are stored.
+        """
+        if len(self) - length + 1 < windows:
+            remedy = f"fewer than {windows} windows of {length}; raise replay.warmup"
+            raise UserError("replay", f"holds {len(self)} steps, {remedy}")
+        start = balanced_starts(
+            self.visits, self._oldest, self._size - length, windows, temperature
+        )
+        self.visits[(self._oldest + start) % self.capacity] += 1
         return self.windows(start, length)
 
     def _around_rewards(self, start: Int[Tensor, " B"], length: int) -> Int[Tensor, " B"]:

@@ -6,12 +6,13 @@ them. A graph launches all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from stormrl.experience.replay import Replay
 from stormrl.learning.learner import Learner, Updated
@@ -40,8 +41,9 @@ def updates(
     scheduled = []
     for unit in learner.units():
         update = partial(unit.update, replay, demonstration)
-        captured = CapturedUpdate(update, learner) if learner.backend.captured else update
-        scheduled.append(Scheduled(unit.ratio, captured))
+        if learner.backend.captured:
+            update = CapturedUpdate(update, learner, [replay.visits])
+        scheduled.append(Scheduled(unit.ratio, update))
     return scheduled
 
 
@@ -49,11 +51,11 @@ class CapturedUpdate:
     """An update that is captured at its first call; what it tells is overwritten by the next.
 
     Everything that the update touches stays where it was at that time: states are restored in
-    place, experience is written into the same ring.
+    place, experience is written into the same ring. counts: what it changes beside the learner.
     """
 
-    def __init__(self, update: Update, learner: Learner) -> None:
-        self.update, self.learner = update, learner
+    def __init__(self, update: Update, learner: Learner, counts: Sequence[Tensor] = ()) -> None:
+        self.update, self.learner, self.counts = update, learner, counts
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> dict[str, Updated]:
@@ -67,7 +69,7 @@ class CapturedUpdate:
     def _capture(self) -> None:
         stream = torch.cuda.Stream(self.learner.backend.device)
         stream.wait_stream(torch.cuda.current_stream(stream.device))
-        with undone(self.learner), torch.cuda.stream(stream):
+        with undone(self.learner, self.counts), torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 self.update()
         torch.cuda.current_stream(stream.device).wait_stream(stream)
@@ -78,9 +80,9 @@ class CapturedUpdate:
 
 
 @contextmanager
-def undone(learner: Learner) -> Iterator[None]:
-    """Whatever updates are made inside leaves learner and random streams as they were."""
-    live = [t for group in learner_tensors(learner).values() for t in group.values()]
+def undone(learner: Learner, counts: Sequence[Tensor] = ()) -> Iterator[None]:
+    """Whatever updates are made inside leaves learner, counts and random streams as they were."""
+    live = [t for group in learner_tensors(learner).values() for t in group.values()] + [*counts]
     before = [tensor.detach().clone() for tensor in live]
     streams = random_state()
     try:

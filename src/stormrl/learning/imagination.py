@@ -95,4 +95,4 @@ class Imagination:
         reward, continues = self.world.judge(view, action)
         if self.config.continuation == "threshold":
             continues = (continues >= 0.5).float()
-        return Trajectory(view, action, reward, continues, weight)
+        return Trajectory(view, action, reward, continues, weight, view.anew)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from stormrl.machine.device import Backend
 from stormrl.spaces import Spaces
 from stormrl.types import Batch, Noise, Trajectory
 from stormrl.worlds.build import build_world
-from stormrl.worlds.protocol import Group, World, rollout_noise
+from stormrl.worlds.protocol import Group, Phase, World, rollout_noise
 
 Metrics = dict[str, Tensor]
 
@@ -52,6 +53,13 @@ class Unit(NamedTuple):
     update: Update
 
 
+class Early(NamedTuple):
+    """A phase before the agent acts for the first time."""
+
+    updates: int
+    update: Callable[[Replay], dict[str, Updated]]
+
+
 class Learner:
     """World model and actor-critic with their optimizers.
 
@@ -77,6 +85,7 @@ class Learner:
             length, horizon = config.world_model.window, config.imagination.horizon
             self.world_model.branches(length, horizon)
         self._world_loss = backend.compile(self.world_model.loss)
+        self._early_loss = backend.compile(self.world_model.early_loss)
         self._agent_loss = backend.compile(self.actor_critic.loss)
 
     def update_world_model(self, replay: Replay, demonstration: Replay | None = None) -> Updated:
@@ -111,6 +120,40 @@ class Learner:
             Unit(config.world_model_ratio, _named("world_model", self.update_world_model)),
             Unit(config.agent_ratio, _named("agent", self.update_agent)),
         ]
+
+    def phases(self) -> list[Early]:
+        """What is learned before the agent acts for the first time, in turn."""
+        world = [
+            Early(phase.updates, partial(self.update_early, group, phase))
+            for group, phase in self.world_model.phases().items()
+        ]
+        return [*world, Early(self.actor_critic.early_updates, self.update_agent_early)]
+
+    def update_early(self, group: str, phase: Phase, replay: Replay) -> dict[str, Updated]:
+        """One step of one group of the world model, on windows of which all are as likely."""
+        batch = replay.sample(phase.windows, phase.length)
+        with _training(self.world_model):
+            with self.backend.autocast():
+                lesson = self._early_loss(group, batch, self.loss_noise(batch))
+            lesson.losses[group].backward()
+        optimizers, groups = (
+            {group: self.world_optimizers[group]},
+            {group: self.world_groups[group]},
+        )
+        metrics = lesson.metrics | apply_gradients(optimizers, groups)
+        return {"world_model": Updated(metrics, batch.row)}
+
+    def update_agent_early(self, replay: Replay) -> dict[str, Updated]:
+        """One step of the agent on real trajectories."""
+        dreams = self.config.imagination
+        steps = self.world_model.remembered_steps(dreams.horizon)
+        batch = replay.sample(dreams.batch_size, steps)
+        with self.backend.autocast():
+            trajectory = self.world_model.remembered(batch, self.uniform)
+            loss, metrics = self.actor_critic.early_loss(trajectory)
+        loss.backward()
+        metrics |= apply_gradients(self.agent_optimizers, self.agent_groups)
+        return {"agent": Updated(metrics, batch.row)}
 
     def learn_world(self, batch: Batch, noise: Tensor) -> Metrics:
         """World-model step on a given batch and noise."""
@@ -168,7 +211,7 @@ class Learner:
         """Fresh noise for the rollouts from the states of these windows."""
         windows, length = batch.action.shape
         horizon = self.config.imagination.horizon
-        rollouts = windows * self.world_model.branches(length, horizon)
+        rollouts = self.world_model.rollouts(windows, length, horizon)
         return rollout_noise(self.world_model, rollouts, 0, horizon, self.uniform)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
@@ -177,12 +220,18 @@ class Learner:
 
     def _batch(self, replay: Replay, demonstration: Replay | None) -> Batch:
         config = self.config.world_model
-        rewarded = math.ceil(self.config.replay.rewarded * config.batch_size)
-        batch = replay.sample(config.batch_size, config.window, rewarded)
+        batch = self._own_batch(replay)
         if demonstration is None:
             return batch
         windows = self.config.demonstration.world_model_windows
         return joined(batch, demonstration.sample(windows, config.window))
+
+    def _own_batch(self, replay: Replay) -> Batch:
+        config, drawing = self.config.world_model, self.config.replay
+        if drawing.balance:
+            return replay.sample_balanced(config.batch_size, config.window, drawing.balance)
+        rewarded = math.ceil(drawing.rewarded * config.batch_size)
+        return replay.sample(config.batch_size, config.window, rewarded)
 
 
 def checked_groups(world: World, behaviour: Behaviour) -> tuple[dict[str, Group], dict[str, Group]]:
@@ -253,6 +302,7 @@ def _adam(
         parameters,
         lr=rate,
         eps=config.epsilon,
+        weight_decay=config.weight_decay,
         fused=True,
         capturable=backend.device.type == "cuda",
     )

@@ -81,6 +81,7 @@ class SkippedUpdates:
         last["skipped"] = last["skipped"] + skipped
         last["step"] = torch.where(skipped, step, last["step"])
         own = windows[: len(last["windows"])]
+        own = torch.cat([own, last["windows"][len(own) :]])
         last["windows"] = torch.where(skipped, own, last["windows"])
         for name, value in metrics.items():
             before = last.get(METRIC + name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _SAMPLING_RESOLUTION = 2**20
@@ -210,6 +210,36 @@ def lambda_return(
         following = reward[:, t] + discount[:, t] * torch.lerp(mixed[:, t], following, lambda_)
         returns.append(following)
     return torch.stack(returns[::-1], dim=1)
+
+
+def generalised_advantages(
+    reward: Float[Tensor, "B H"],
+    value: Float[Tensor, "B H1"],
+    discount: Float[Tensor, "B H"],
+    lambda_: float,
+) -> Float[Tensor, "B H"]:
+    """A_t = r_t + d_t V_(t+1) - V_t + d_t lambda A_(t+1), with A_H = 0. GAE (arXiv 1506.02438)."""
+    surprise = reward + discount * value[:, 1:] - value[:, :-1]
+    following = torch.zeros_like(reward[:, 0])
+    advantages = []
+    for t in reversed(range(reward.shape[1])):
+        following = surprise[:, t] + lambda_ * discount[:, t] * following
+        advantages.append(following)
+    return torch.stack(advantages[::-1], dim=1)
+
+
+def products_so_far(
+    discount: Float[Tensor, "B H"], restarts: Bool[Tensor, "B H"] | None = None
+) -> Float[Tensor, "B H"]:
+    """Product of the discounts of the steps before each; 1 at the first, and after a restart."""
+    product = torch.ones_like(discount[:, 0])
+    products = []
+    for t in range(discount.shape[1]):
+        products.append(product)
+        product = product * discount[:, t]
+        if restarts is not None:
+            product = torch.where(restarts[:, t], 1.0, product)
+    return torch.stack(products, dim=1)
 
 
 def straight_line(

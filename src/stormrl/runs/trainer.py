@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import torch
+from torch import Tensor
 
 from stormrl.acting.collector import Collector, Episode
 from stormrl.acting.evaluate import Score, cut_short, evaluate
 from stormrl.acting.run_state import RunState
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
+from stormrl.disk.tensor_files import check_tensors
 from stormrl.dreams.scenes import dream_rows
 from stormrl.envs import find_protocol, make_env, spaces_of
 from stormrl.errors import UserError
@@ -28,7 +30,12 @@ from stormrl.learning.learner import Learner, Updated
 from stormrl.learning.metrics import MetricSum
 from stormrl.learning.schedule import UpdateRatio
 from stormrl.learning.skipped import Diagnosis, SkippedUpdates
-from stormrl.learning.state import largest_state, learner_tensors, restore_learner
+from stormrl.learning.state import (
+    copy_tensors,
+    largest_state,
+    learner_tensors,
+    restore_learner,
+)
 from stormrl.machine.device import choose_backend, compute_deterministically
 from stormrl.machine.provenance import circumstances
 from stormrl.machine.random_state import (
@@ -106,6 +113,11 @@ class Trainer:
         self.ratios = [UpdateRatio(scheduled.ratio) for scheduled in self.updates]
         self.metrics = MetricSum(self.backend.device)
         self.skipped = SkippedUpdates(agent, self.backend.device)
+        self.pretraining = [
+            phase.update for phase in self.learner.phases() for _ in range(phase.updates)
+        ]
+        self.pretrained = 0
+        """Of these updates, how many are done."""
         self.step = 0
         self.elapsed_s = 0.0
         self.saved: Callable[[], None] = _nothing
@@ -113,6 +125,7 @@ class Trainer:
         self._cut_short: Episode | None = None
         self._saved_step: int | None = None
         """Step of the newest checkpoint."""
+        self._saved_pretrained = 0
         self._half_done = False
         """Whether a step was begun and not brought to its end."""
         # Last of all: it may refuse the login, and shows a run wherever it does not.
@@ -150,10 +163,11 @@ class Trainer:
             "random": random_state(),
             "metrics": self.metrics.sums,
             "skipped": self.skipped.tensors(),
+            **self._counts(),
         }
         state = self._state(replay=self.store.append_new(self.replay))
         checkpoint.save(self.run.path, self.step, tensors, asdict(state))
-        self._saved_step = self.step
+        self._saved_step, self._saved_pretrained = self.step, self.pretrained
         checkpoint.prune(self.run.path, self.config.keep_checkpoints)
         self.store.prune(kept["replay"] for kept in checkpoint.states(self.run.path))
         self.saved()
@@ -170,20 +184,32 @@ class Trainer:
         for warning in saved.warnings:
             self.progress.message(warning)
         state = RunState.from_record(saved.state)
+        counts = self._counts()
+        for group, members in counts.items():
+            check_tensors(members, saved.tensors.get(group, {}), group)
         self._tell_other_bits(state.circumstances)
         restore_learner(self.learner, saved.tensors)
+        for group, members in counts.items():
+            copy_tensors(members, saved.tensors[group])
         self.store.restore(self.replay, state.replay)
         self.step, self.elapsed_s = state.step, state.elapsed_s
         self.collector.finals = self.replay.added - state.step
-        self._saved_step = state.step
+        self._saved_step, self._saved_pretrained = state.step, state.pretrained
+        self.pretrained = state.pretrained
         for ratio in self.ratios:
             ratio.steps = state.trained_steps
-        self.learner.world_model.version = self.updated
+        self.learner.world_model.version = self._version
         self.metrics.restore(saved.tensors["metrics"], state.metric_counts)
         self.skipped.restore(saved.tensors["skipped"])
         rewind(self.run.path, state.histories, self.step)
         self._cut_short = self.collector.restore(saved.tensors["collector"], state)
         restore_random_state(saved.tensors["random"])
+
+    def _counts(self) -> dict[str, dict[str, Tensor]]:
+        """What training rewrites of replay: it is saved whole, the rest as it grows."""
+        if self.config.agent.replay.balance == 0:
+            return {}
+        return {"replay": {"visits": self.replay.visits}}
 
     def _tell_other_bits(self, before: Mapping[str, str]) -> None:
         """A person should know from where on a run is no longer the one it would have been."""
@@ -209,6 +235,9 @@ class Trainer:
         # An evaluation that the end of an earlier process left undone is made up for.
         scores = self._evaluate(stopping) if self._evaluation_due() else ()
         while self.step < self.config.steps and not stopping():
+            if self._pretraining_due():
+                self._pretrain()
+                continue
             self._advance()
             # First of all: whatever comes after it, and however long it takes, nothing is lost.
             if self._due(self.config.checkpoint_every) or self.step == self.config.steps:
@@ -216,9 +245,28 @@ class Trainer:
             if self._due(self.config.dream_every):
                 self._dream()
             scores = self._evaluate(stopping) if self._evaluation_due() else scores
-        if self._saved_step != self.step:
+        if not self._is_saved():
             self.save()
         return scores
+
+    def _pretraining_due(self) -> bool:
+        warm = len(self.replay) >= self.config.agent.replay.warmup
+        return warm and self.pretrained < len(self.pretraining)
+
+    def _pretrain(self) -> None:
+        """One update before the agent acts for the first time."""
+        self._count(self.pretraining[self.pretrained](self.replay))
+        self.pretrained += 1
+        self.learner.world_model.version = self._version
+        if self.pretrained == len(self.pretraining):
+            self.progress.message(f"step {self.step}: {self.pretrained} updates of pretraining")
+
+    @property
+    def _version(self) -> int:
+        return self.updated + self.pretrained
+
+    def _is_saved(self) -> bool:
+        return (self._saved_step, self._saved_pretrained) == (self.step, self.pretrained)
 
     @contextmanager
     def _saved_first(self) -> Iterator[None]:
@@ -238,7 +286,7 @@ class Trainer:
 
     def _save_if_whole(self) -> None:
         """Never half a step; and what keeps it from being saved must not hide what went wrong."""
-        if self._saved_step != self.step and self._is_whole():
+        if not self._is_saved() and self._is_whole():
             with suppress(Exception):
                 self.save()
 
@@ -272,6 +320,7 @@ class Trainer:
         return RunState(
             step=self.step,
             trained_steps=self.ratios[0].steps,
+            pretrained=self.pretrained,
             elapsed_s=self.recorder.wall_s,
             is_first=self.collector.game.is_first,
             episode_total=self.collector.game.total,
@@ -318,7 +367,7 @@ class Trainer:
         for ratio, scheduled in zip(self.ratios, self.updates, strict=True):
             for _ in range(ratio.due()):
                 self._count(scheduled.update())
-        self.learner.world_model.version = self.updated
+        self.learner.world_model.version = self._version
 
     def _count(self, parts: Mapping[str, Updated]) -> None:
         for part, (metrics, rows) in parts.items():

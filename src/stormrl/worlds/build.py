@@ -7,13 +7,19 @@ import torch
 from stormrl.config.dreamer import DreamerConfig
 from stormrl.config.fields import is_outside
 from stormrl.config.parts import AgentConfig, WorldModelConfig
+from stormrl.config.twm import TwmConfig
 from stormrl.spaces import Spaces
 from stormrl.worlds.dreamer import DreamerWorld
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.own import own_class
 from stormrl.worlds.protocol import World
+from stormrl.worlds.twm import TwmWorld
 
-WORLDS: dict[type, type[World]] = {WorldModelConfig: WorldModel, DreamerConfig: DreamerWorld}
+WORLDS: dict[type, type[World]] = {
+    WorldModelConfig: WorldModel,
+    DreamerConfig: DreamerWorld,
+    TwmConfig: TwmWorld,
+}
 """The world model of each configuration."""
 
 

@@ -140,7 +140,19 @@ class WindowMind(Mind):
 
 
 def stacked(views: Sequence[View]) -> View:
-    """What is learned from of successive moments, as one view with time second."""
+    """What is learned from of successive moments, as one view with time second.
+
+    What is known of the steps between them has one step less.
+    """
     z = [view.z for view in views if view.z is not None]
     h = [view.h for view in views if view.h is not None]
-    return View(torch.stack(z, dim=1) if z else None, torch.stack(h, dim=1) if h else None)
+    outcomes = [view.outcome for view in views[1:] if view.outcome is not None]
+    anew = [view.anew for view in views[1:] if view.anew is not None]
+    return View(
+        torch.stack(z, dim=1) if z else None,
+        torch.stack(h, dim=1) if h else None,
+        outcome=Prediction(*(torch.stack(part, dim=1) for part in zip(*outcomes, strict=True)))
+        if outcomes
+        else None,
+        anew=torch.stack(anew, dim=1) if anew else None,
+    )

@@ -18,7 +18,7 @@ from stormrl.config.common import OptimizerConfig
 from stormrl.config.parts import AgentConfig
 from stormrl.errors import UserError
 from stormrl.spaces import Spaces
-from stormrl.types import Batch, Carry, Noise, Prediction, Uniform, View, clone
+from stormrl.types import Batch, Carry, Noise, Prediction, Trajectory, Uniform, View, clone
 
 if TYPE_CHECKING:
     from stormrl.worlds.mind import Mind
@@ -29,6 +29,16 @@ class Group(NamedTuple):
 
     parameters: Sequence[nn.Parameter]
     optimizer: OptimizerConfig
+
+
+class Phase(NamedTuple):
+    """Updates of one optimizer group before the agent acts for the first time."""
+
+    updates: int
+    windows: int
+    """In a batch."""
+    length: int
+    """Steps of each window."""
 
 
 class Lesson(NamedTuple):
@@ -92,6 +102,25 @@ class World(nn.Module, ABC):
     def loss(self, batch: Batch, noise: Tensor) -> Lesson:
         """Losses of real experience. A function of tensors, to be compiled."""
 
+    def phases(self) -> dict[str, Phase]:
+        """What is learned before the agent acts, by optimizer group; by default nothing."""
+        return {}
+
+    def early_loss(self, group: str, batch: Batch, noise: Tensor) -> Lesson:
+        """The loss of that group alone, in its phase. Raises `UserError` if there is none."""
+        raise UserError("world", f"{type(self).__name__} has no early_loss()")
+
+    def remembered(self, batch: Batch, uniform: Uniform) -> Trajectory:
+        """Real experience as a trajectory, for an agent that learns of it before it acts.
+
+        Raises `UserError` unless a subclass has it.
+        """
+        raise UserError("actor_critic.pretraining", f"{type(self).__name__} has no remembered()")
+
+    def remembered_steps(self, horizon: int) -> int:
+        """Steps of a window that such a trajectory of `horizon` steps is made of."""
+        return horizon + 1
+
     # Acting.
 
     @abstractmethod
@@ -154,6 +183,10 @@ class World(nn.Module, ABC):
         Raises `UserError` unless a subclass has `branch`.
         """
         raise self._no_branches()
+
+    def rollouts(self, windows: int, length: int, horizon: int) -> int:
+        """How many dreams `branch` goes on with, of so many windows: by default all there are."""
+        return windows * self.branches(length, horizon)
 
     def branch(
         self, windows: Batch, seen: Any, room: int, noise: tuple[Tensor, ...]
