@@ -6,7 +6,7 @@ Counted in multiplications with an addition each; a floating-point operation is 
 from typing import NamedTuple
 
 from stormrl.config.common import HeadConfig
-from stormrl.config.parts import AgentConfig, WorldModelConfig, storm
+from stormrl.config.parts import AgentConfig, WorldModelConfig, reinforce, storm
 
 IMAGE_CHANNELS, SIDE, KERNEL = 3, 64, 4 * 4
 CONTINUES = 1
@@ -78,7 +78,7 @@ def reading_contexts(config: AgentConfig, actions: int) -> int:
 
 
 def imagined_steps(config: AgentConfig, actions: int) -> int:
-    model, agent, rows = storm(config), config.actor_critic, config.imagination.batch_size
+    model, agent, rows = storm(config), reinforce(config), config.imagination.batch_size
     horizon, slots = (
         config.imagination.horizon,
         config.imagination.context + config.imagination.horizon,
@@ -97,7 +97,7 @@ def imagined_steps(config: AgentConfig, actions: int) -> int:
 
 
 def actor_critic_update(config: AgentConfig, actions: int) -> int:
-    agent, imagination = config.actor_critic, config.imagination
+    agent, imagination = reinforce(config), config.imagination
     state = storm(config).latent.size + storm(config).sequence.width
     acted = imagination.batch_size * imagination.horizon
     seen = imagination.batch_size * (imagination.horizon + 1)

@@ -62,14 +62,15 @@ def coupled(draw: st.DrawFn) -> dict[str, Any]:
     window = draw(st.integers(3, positions))
     horizon = draw(st.integers(1, window - 2))
     context = draw(st.integers(1, positions - horizon))
-    # Of some world models a window takes a step more.
-    warmup = draw(st.integers(max(window + 1, context), 5_000))
+    # Of some world models a window takes some steps more.
+    warmup = draw(st.integers(max(window + 5, context), 5_000))
     edges = st.lists(st.floats(0.01, 1.0), min_size=2, max_size=2, unique=True)
     percentiles = sorted(draw(edges))
     ratio, edge = draw(st.floats(0, 100)), draw(st.floats(0.01, 100))
     return {
         "world_model.sequence.heads": heads,
-        "world_model.sequence.width": heads * width,
+        "world_model.sequence.width": 2 * heads * width,  # TWM wants it even.
+        "world_model.image.frames": 4,
         "world_model.sequence.max_length": positions,
         "world_model.batch_length": window,
         "imagination.horizon": horizon,
@@ -79,6 +80,7 @@ def coupled(draw: st.DrawFn) -> dict[str, Any]:
         "replay.capacity": draw(st.integers(warmup, LARGEST)),
         "actor_critic.percentile_low": percentiles[0],
         "actor_critic.percentile_high": percentiles[1],
+        "replay.balance": 0.0,  # Else windows may be asked for that the warmup does not hold.
         "world_model_ratio": ratio,
         "agent_ratio": ratio,
         **{

@@ -24,6 +24,7 @@ from miniature import (
 )
 from stormrl.agents.features import FrameState, agent_state
 from stormrl.agents.reinforce import ActorCritic
+from stormrl.config.parts import reinforce
 from stormrl.types import Trajectory, View
 
 BINS = np.linspace(-20, 20, 255)
@@ -33,7 +34,7 @@ START = torch.zeros(())
 
 
 def agent_of(**fields) -> ActorCritic:
-    config = replace(shrunk().actor_critic, **fields)
+    config = replace(reinforce(shrunk()), **fields)
     return ActorCritic(config, agent_state(config.state, world_model()), ACTIONS)
 
 
@@ -267,7 +268,7 @@ def test_vector_states(kind: str, size: int) -> None:
 
 def frame_agent():
     model = world_model()
-    config = replace(shrunk().actor_critic, state="frame")
+    config = replace(reinforce(shrunk()), state="frame")
     return model, ActorCritic(config, agent_state("frame", model), ACTIONS)
 
 

@@ -296,7 +296,7 @@ def test_presets_shows_each_flag_in_the_row_of_its_name(capsys: Captured) -> Non
 
 def test_presets_tells_sizes_in_parameters(capsys: Captured) -> None:
     record = json_of(capsys, "presets")
-    assert list(record["presets"]) == ["paper", "official", "lean", "dreamerv3"]
+    assert list(record["presets"]) == ["paper", "official", "lean", "dreamerv3", "twm"]
     base = record["sizes"]["base"]["parameters"]["world_model"]
     assert base["encoder"] == 690_624
     assert base["decoder"] == 4_884_931

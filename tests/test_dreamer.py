@@ -20,6 +20,7 @@ from stormrl.learning.parameters import count_parameters
 from stormrl.runs.trainer import Trainer
 from stormrl.types import Trajectory, View
 from stormrl.worlds.dreamer import DreamerWorld, arrivals
+from stormrl.worlds.rssm import State
 from systems import WIDTH
 from systems import dreamer as shrunk
 
@@ -193,9 +194,8 @@ def test_dreams_go_on_from_every_state_and_count_none_that_is_an_end() -> None:
     after, dreamt = model.dream(state, action, noise)
     h = gru(model, array(view.z), array(view.h), one_hot(action, ACTIONS))
     np.testing.assert_allclose(array(dreamt.h), h, atol=1e-5)
-    outcome = model.judge(
-        View(*(torch.stack(p, 1) for p in zip(state, after, strict=True))), action
-    )
+    both = State(*(torch.stack(parts, 1) for parts in zip(state, after, strict=True)))
+    outcome = model.judge(View(*both), action[:, None])
     x = np.concatenate([array(after.z), array(after.h)], -1)
     ends = sigmoid(perceptron(model.continues_head, x)[..., 0])
     np.testing.assert_allclose(array(outcome.continues[:, 0]), ends, atol=1e-5)

@@ -51,7 +51,7 @@ class Changing(gymnasium.Env):
 
 @pytest.fixture(autouse=True)
 def game(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    gymnasium.register(GAME, Changing)
+    gymnasium.register(GAME, lambda **kwargs: Changing(**kwargs))
     yield
     del gymnasium.registry[GAME]
 

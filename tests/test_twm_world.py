@@ -14,7 +14,8 @@ from stormrl.errors import UserError
 from stormrl.learning.parameters import count_parameters
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Batch
-from stormrl.worlds.twm import Dream, Lesson, TwmWorld
+from stormrl.worlds.protocol import Lesson
+from stormrl.worlds.twm import Dream, TwmWorld
 
 K, C = miniature.K, miniature.C
 

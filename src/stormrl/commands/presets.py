@@ -88,7 +88,7 @@ def system(preset: str) -> dict[str, Any]:
 def changes(edit: Edit) -> dict[str, Any]:
     """Flags by which an edit of the default configuration can be spelled out, and their values.
 
-    An edit that gives another world model is compared with that world model's own defaults.
+    An edit that gives another world model or agent is compared with their own defaults.
     """
     edited = edit(AgentConfig())
     before, after = flag_values(default_like(edited)), flag_values(edited)
@@ -96,9 +96,10 @@ def changes(edit: Edit) -> dict[str, Any]:
 
 
 def default_like(config: AgentConfig) -> AgentConfig:
-    """The default configuration around a world model of the same type."""
+    """The default configuration around a world model and an agent of the same types."""
+    parts = {name: type(getattr(config, name))() for name in ("world_model", "actor_critic")}
     with unchecked():
-        return AgentConfig(world_model=type(config.world_model)())
+        return AgentConfig(**parts)
 
 
 def flag_values(config: AgentConfig) -> dict[str, Any]:

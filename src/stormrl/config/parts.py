@@ -470,6 +470,15 @@ def actor_critic(config: AgentConfig) -> ActorCriticConfig:
     return config.actor_critic
 
 
+def reinforce(config: AgentConfig) -> ActorCriticConfig:
+    """The actor-critic of an agent that has STORM's. Raises `UserError` if it has another one."""
+    if not isinstance(config.actor_critic, ActorCriticConfig):
+        kind = config.actor_critic.kind
+        remedy = f"this is made for {ActorCriticConfig.kind}"
+        raise UserError("actor_critic.kind", f"is {kind}; {remedy}")
+    return config.actor_critic
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain dictionary of a config, ready for JSON; a part that is chosen tells its kind."""
     values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
