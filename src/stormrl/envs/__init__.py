@@ -6,7 +6,7 @@ Importing this package registers `ALE/*` and `stormrl/*` with Gymnasium.
 import ale_py
 import gymnasium
 
-from stormrl.envs.check import Check, EnvReport, check_env
+from stormrl.envs.check import Check, EnvReport, check_env, dark
 from stormrl.envs.make import action_meanings, make_env, spaces_of
 from stormrl.envs.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol, find_protocol
 from stormrl.envs.snapshots import Snapshot, restore, snapshot
@@ -22,6 +22,7 @@ __all__ = [
     "Snapshot",
     "action_meanings",
     "check_env",
+    "dark",
     "find_protocol",
     "make_env",
     "restore",

@@ -52,6 +52,7 @@ class Step(NamedTuple):
     """What one step returned; the picture as bytes, so that steps can be compared."""
 
     obs: bytes
+    brightest: int
     reward: float
     terminated: bool
     truncated: bool
@@ -141,10 +142,28 @@ def _random_play_checks(env_id: str) -> list[Check]:
     speed = PLAYED_STEPS / (time.perf_counter() - start)
     env.close()
     return [
+        _picture_check(max(step.brightest for step in steps), len({step.obs for step in steps})),
         _reward_check([step.reward for step in steps]),
         _length_check(steps),
         Check("speed", True, f"{speed:,.0f} steps/s"),
     ]
+
+
+def _picture_check(brightest: int, different: int) -> Check:
+    name, seen = "pictures", f"{different} different ones in {PLAYED_STEPS} random steps"
+    if brightest <= 1:
+        detail = f"no value is above {brightest} (of 255); {dark(brightest)}"
+        return Check(name, False, detail, required=False)
+    if different == 1:
+        return Check(name, False, "always the same: nothing can be told from it", required=False)
+    return Check(name, True, f"{seen}, values up to {brightest}")
+
+
+def dark(brightest: int) -> str:
+    """What to do about pictures none of which has a value above `brightest`, 0 or 1."""
+    if brightest:
+        return "pictures of 0 and 1 look almost black: multiply them by 255"
+    return "a black picture shows nothing to learn from: look at what the environment draws"
 
 
 def _reward_check(rewards: list[float]) -> Check:
@@ -171,7 +190,7 @@ def _play(env: gymnasium.Env, steps: int) -> list[Step]:
     played = []
     for action in actions:
         obs, reward, terminated, truncated, _ = env.step(int(action))
-        played.append(Step(obs.tobytes(), float(reward), terminated, truncated))
+        played.append(Step(obs.tobytes(), int(obs.max()), float(reward), terminated, truncated))
         if terminated or truncated:
             env.reset()
     return played

@@ -9,6 +9,7 @@ from gymnasium.wrappers import ResizeObservation
 
 from stormrl.config.imports import ForeignId, import_for, is_missing, trusted_path
 from stormrl.envs.atari import is_atari, make_atari
+from stormrl.envs.gate import gated
 from stormrl.envs.lives import LifeLost
 from stormrl.envs.protocols import Protocol
 from stormrl.envs.snapshots import Replayable
@@ -30,9 +31,9 @@ def make_env(env_id: str, protocol: Protocol, render_mode: str | None = None) ->
     spec = find_spec(env_id)
     with trusted_path(env_id):
         if is_atari(spec):
-            env = make_atari(spec, protocol, IMAGE_SIZE, render_mode)
+            env = gated(make_atari(spec, protocol, IMAGE_SIZE, render_mode))
         else:
-            env = _resized(_supported(make_plain(spec, render_mode)))
+            env = _resized(gated(_supported(make_plain(spec, render_mode))))
     return Replayable(LifeLost(env), same_seed=protocol.fixed_seed_at_reset)
 
 
