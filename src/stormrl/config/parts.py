@@ -22,7 +22,7 @@ from stormrl.config.common import (
     TwoHotConfig,
     WorldConfig,
 )
-from stormrl.config.constraints import AtLeast, Fraction, Positive
+from stormrl.config.constraints import Arguments, AtLeast, Fraction, Positive
 from stormrl.config.dreamer import DreamerConfig
 from stormrl.config.fields import KIND, kind_of
 from stormrl.config.validation import Config
@@ -374,6 +374,8 @@ class RunConfig(Config):
 
     env: str
     """Gymnasium id, such as ALE/Pong-v5 or stormrl/Catch-v0."""
+    env_kwargs: Annotated[Mapping[str, Any], Arguments()] = field(default_factory=dict, hash=False)
+    """Arguments of the environment, by name."""
     protocol: str = "atari100k"
     """Named rules of play: official, atari100k or machado."""
     steps: Annotated[int, Positive] = 100_000

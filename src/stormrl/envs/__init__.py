@@ -7,13 +7,14 @@ import ale_py
 import gymnasium
 
 from stormrl.envs.check import Check, EnvReport, check_env, dark
-from stormrl.envs.make import action_meanings, make_env, spaces_of
+from stormrl.envs.make import NO_KWARGS, action_meanings, make_env, spaces_of
 from stormrl.envs.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol, find_protocol
 from stormrl.envs.snapshots import Snapshot, restore, snapshot
 from stormrl.envs.toy import Catch, register_toy_games
 
 __all__ = [
     "DEFAULT_PROTOCOL",
+    "NO_KWARGS",
     "PROTOCOLS",
     "Catch",
     "Check",

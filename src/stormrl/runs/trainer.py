@@ -90,7 +90,7 @@ class Trainer:
         self.run, self.config, self.progress = run, run.config, progress
         config, agent = run.config, run.config.agent
         self.protocol = find_protocol(config.protocol)
-        self.env = env or make_env(config.env, self.protocol)
+        self.env = env or make_env(config.env, self.protocol, kwargs=config.env_kwargs)
         self.spaces = run.spaces or spaces_of(self.env)
         self.spaces.check_same(spaces_of(self.env), config.env)
         self.backend = choose_backend(config)
@@ -380,6 +380,7 @@ class Trainer:
             EVALUATION_SEED,
             self.backend.device,
             stopping,
+            self.config.env_kwargs,
         )
 
     def _record_scores(self, scores: Sequence[Score]) -> None:
