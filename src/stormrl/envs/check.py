@@ -94,8 +94,10 @@ def _api_checks(env: gymnasium.Env) -> list[Check]:
         warnings.simplefilter("always")
         try:
             env_checker.check_env(env.unwrapped, skip_render_check=True)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
         # Whatever a foreign environment raises is the finding.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             return [Check(name, False, _one_line(raised_text(error)), required=False)]
     if not caught:
         return [Check(name, True, "no complaint")]
@@ -106,7 +108,9 @@ def _api_checks(env: gymnasium.Env) -> list[Check]:
 def _close_checks(env: gymnasium.Env) -> list[Check]:
     try:
         env.close()
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         detail = f"raised {_one_line(raised_text(error))}, which training ignores"
         return [Check("close", False, detail, required=False)]
     return []

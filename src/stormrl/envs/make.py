@@ -65,7 +65,9 @@ def _own_words(env: gymnasium.Env) -> list[str]:
     """What the environment calls its actions; nothing where it has no words, or fails to say."""
     try:
         words = list(env.get_action_meanings())  # pyright: ignore[reportAttributeAccessIssue]
-    except (Exception, SystemExit):
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:
         return []
     texts = all(isinstance(word, str) and word and word.isprintable() for word in words)
     return [str(word) for word in words] if texts else []

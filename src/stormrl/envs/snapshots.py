@@ -69,7 +69,9 @@ class Replayable(gymnasium.Wrapper):
         """Lets go of the environment; that it fails in this is told and harms nobody."""
         try:
             self.env.close()
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             raised = raised_text(error)
             warnings.warn(f"{name_of(self)} raised in close(): {raised}; ignored", stacklevel=2)
 
