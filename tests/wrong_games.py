@@ -232,7 +232,7 @@ def game_is_played_or_refused(drawn: dict[str, Any]) -> bool:
     Whatever is in replay by then, of a game that was refused too, is what was shown.
     """
     gymnasium.registry.pop(ENV_ID, None)
-    limit = {"max_episode_steps": LENGTH} if drawn["limit"] else {}
+    limit: dict[str, Any] = {"max_episode_steps": LENGTH} if drawn["limit"] else {}
     made: Any = wrong_game(drawn)
     gymnasium.register(ENV_ID, made, **limit)
     replay = Replay(64, (64, 64, 3))
