@@ -1,4 +1,4 @@
-"""Random command lines, configs, files of a run and files of episodes: none may end in a traceback.
+"""Random command lines, configs, files and environments: none may end in a traceback.
 
     python benchmarks/fuzz.py --examples 10000
 
@@ -22,19 +22,28 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import fuzzing  # pyright: ignore[reportMissingImports]
+import wrong_games  # pyright: ignore[reportMissingImports]
 
-SHARES = {"command lines": 0.25, "configs": 0.3, "files of a run": 0.3, "files of episodes": 0.15}
+SHARES = {
+    "command lines": 0.25,
+    "configs": 0.3,
+    "files of a run": 0.3,
+    "files of episodes": 0.15,
+    "games": 1.0,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--examples", type=int, default=10_000)
+    parser.add_argument("--kinds", nargs="+", default=list(SHARES), choices=list(SHARES))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = {
             kind: fuzz(strategy, check, round(SHARES[kind] * options.examples), options.seed)
             for kind, (strategy, check) in kinds(Path(folder)).items()
+            if kind in options.kinds
         }
     failures = sum(result["failures"] for result in results.values())
     total = sum(result["taken"] + result["refused"] for result in results.values())
@@ -53,6 +62,7 @@ def kinds(folder: Path) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any
         ),
         "configs": (fuzzing.CONFIGS, fuzzing.config_is_taken_or_refused),
         "files of a run": (run.damages(run), lambda damage: run.is_taken_or_refused(*damage)),
+        "games": (wrong_games.GAMES, wrong_games.game_is_played_or_refused),
         "files of episodes": (recording.damages(recording), recording.is_taken_or_refused),
     }
 

@@ -1,5 +1,6 @@
 """Random configurations that are valid, for Hypothesis."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -34,6 +35,8 @@ def values(declared: FieldType) -> st.SearchStrategy[Any]:
     (kind,) = declared.kinds
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
+    if get_origin(kind) is Mapping:
+        return st.dictionaries(st.sampled_from(["level", "name", "size"]), st.integers() | TEXTS)
     if kind in (int, float):
         return numbers(kind, declared)
     return {bool: st.booleans(), str: TEXTS}[kind]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stormrl.acting.game import Game
-from stormrl.envs import Protocol, make_env, spaces_of
+from stormrl.envs import NO_KWARGS, Protocol, make_env, spaces_of
 from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.seeds import UNCOUNTED_SEED
 from stormrl.types import Carry, clone, image_tensor, restart
@@ -90,6 +90,7 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str = "cpu",
     stopping: Stopping = never,
+    env_kwargs: Mapping[str, Any] = NO_KWARGS,
 ) -> list[Score]:
     """Play `episodes` whole games, seeded `seed`, `seed + 1`, ..., some of them at a time.
 
@@ -98,7 +99,7 @@ def evaluate(
     The random streams of the caller are left as they were.
     Raises `Stopped` as soon as `stopping`: what has been played by then favours short games.
     """
-    envs = [make_env(env_id, protocol) for _ in range(min(PARALLEL, episodes))]
+    envs = [make_env(env_id, protocol, kwargs=env_kwargs) for _ in range(min(PARALLEL, episodes))]
     devices = [device] if torch.device(device).type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
@@ -122,12 +123,18 @@ def cut_short(count: int, episodes: int, protocol: Protocol) -> str:
     return f"{count} of {episodes} episodes {limit}; give the game a time limit to choose another"
 
 
-def random_scores(env_id: str, protocol: Protocol, episodes: int, seed: int = 0) -> list[Score]:
+def random_scores(
+    env_id: str,
+    protocol: Protocol,
+    episodes: int,
+    seed: int = 0,
+    env_kwargs: Mapping[str, Any] = NO_KWARGS,
+) -> list[Score]:
     """What uniformly random play reaches under the same protocol."""
-    env = make_env(env_id, protocol)
+    env = make_env(env_id, protocol, kwargs=env_kwargs)
     player = RandomPlayer(spaces_of(env).action.n)
     env.close()
-    return evaluate(player, env_id, protocol, episodes, seed)
+    return evaluate(player, env_id, protocol, episodes, seed, env_kwargs=env_kwargs)
 
 
 def _play_all(

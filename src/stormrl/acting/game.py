@@ -28,6 +28,8 @@ class Game:
     """Undiscounted return so far."""
     length: int
     """Steps so far."""
+    reward: float
+    """What the last step earned."""
     seed: int
     """Seed of the reset that began the episode."""
 
@@ -39,7 +41,7 @@ class Game:
         self.obs, info = self.env.reset(seed=seed)
         self.seed = info["episode_seed"]
         self.is_first, self.over, self.terminated = True, False, False
-        self.total, self.length = 0.0, 0
+        self.total, self.length, self.reward = 0.0, 0, 0.0
 
     def step(self, action: int) -> Transition:
         """One step; what it was, from what was seen before it on.
@@ -55,7 +57,7 @@ class Game:
             continues=not (terminated or life_lost),
             is_first=self.is_first,
         )
-        self.obs, self.is_first = obs, False
+        self.obs, self.is_first, self.reward = obs, False, done.reward
         self.total, self.length = self.total + done.reward, self.length + 1
         self.terminated, self.over = bool(terminated), bool(terminated or truncated)
         return done

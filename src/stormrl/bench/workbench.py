@@ -81,7 +81,7 @@ class Workbench:
     def __init__(self, config: RunConfig, backend: Backend) -> None:
         torch.manual_seed(config.seed)
         protocol = find_protocol(config.protocol)
-        env = make_env(config.env, protocol)
+        env = make_env(config.env, protocol, kwargs=config.env_kwargs)
         spaces = spaces_of(env)
         warmup = config.agent.replay.warmup
         self.backend = backend

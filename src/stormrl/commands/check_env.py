@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.text import Text
 
-from stormrl.commands.flags import parse
+from stormrl.commands.flags import EnvKwargs, argument_text, parse
 from stormrl.commands.output import print_json, results, say, table
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class CheckEnvOptions:
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
     """Gymnasium id, such as ALE/Pong-v5; `my_package:MyEnv-v0` imports my_package first."""
+    env_kwargs: EnvKwargs = field(default_factory=dict)
+    """Arguments of the environment, such as level=3 name=easy: what JSON reads as a value is that,
+    anything else a text."""
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -37,13 +40,13 @@ def main(args: Sequence[str]) -> int:
     options = parse(CheckEnvOptions, args, "stormrl check-env")
     from stormrl.envs import check_env
 
-    report = check_env(options.env)
+    report = check_env(options.env, options.env_kwargs)
     if options.json:
         print_json({**dataclasses.asdict(report), "ok": report.ok})
     else:
         rows = [_row(check) for check in report.checks]
         results().print(table(report.env_id, ("", "check", "finding"), rows))
-        say(results(), _verdict(report.env_id, report.ok))
+        say(results(), _verdict(options, report.ok))
     return 0 if report.ok else EXIT_UNFIT
 
 
@@ -55,7 +58,9 @@ def _row(check: Check) -> tuple[Text, str, str]:
     return mark, check.name, check.detail
 
 
-def _verdict(env_id: str, ok: bool) -> str:
+def _verdict(options: CheckEnvOptions, ok: bool) -> str:
+    given = argument_text(options.env_kwargs)
+    kwargs = f" --env-kwargs {given}" if given else ""
     if ok:
-        return f"An agent can be trained on it: stormrl train --env {env_id}"
+        return f"An agent can be trained on it: stormrl train --env {options.env}{kwargs}"
     return "No agent can be trained on it before what is marked no is mended."

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
@@ -31,6 +32,43 @@ AllowImport = Annotated[
     ),
 ]
 """The flag of every command that reads what a run names."""
+
+
+def _arguments(words: Sequence[str]) -> dict[str, Any]:
+    """The values of `KEY=VALUE`: what JSON reads as a value is that, anything else a text."""
+    return dict(map(_argument, words))
+
+
+def _argument(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not (equals and name.isidentifier()):
+        raise ValueError(repr(word))
+    try:
+        return name, json.loads(text)
+    except (ValueError, RecursionError):
+        return name, text
+
+
+def argument_text(kwargs: Mapping[str, Any]) -> str:
+    """Arguments as they are given on the command line."""
+    return " ".join(f"{name}={_value_text(value)}" for name, value in kwargs.items())
+
+
+def _value_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+EnvKwargs = Annotated[
+    Mapping[str, Any],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEY=VALUE...",
+        instance_from_str=_arguments,
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda kwargs: argument_text(kwargs).split(),
+    ),
+]
+"""The flag of every command that builds an environment anew."""
 
 FLAT = tyro.conf.AvoidSubcommands
 """A union of parts makes no subcommands: its flags are those of the default's type."""

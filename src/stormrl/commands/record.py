@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.flags import parse
+from stormrl.commands.flags import EnvKwargs, parse
 from stormrl.commands.output import (
     messages,
     number,
@@ -35,6 +35,8 @@ class RecordOptions:
     """Gymnasium id, such as ALE/Freeway-v5 or stormrl/Catch-v0."""
     out: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """File to write, such as demo.safetensors."""
+    env_kwargs: EnvKwargs = field(default_factory=dict)
+    """Arguments of the environment, as of train; without any, those of the run that plays."""
     policy: str = "random"
     """Who plays: random, noop, constant:ACTION (as in constant:UP), the directory of a run, or
     pretrained:NAME."""
@@ -73,6 +75,7 @@ def main(args: Sequence[str]) -> int:
             options.seed,
             options.device,
             stop.asked,
+            options.env_kwargs or None,
         )
     warn(_warnings(options, protocol, recording))
     with writing(options.out):

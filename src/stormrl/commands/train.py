@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from stormrl.commands.flags import AllowImport, flags, parse, parse_some
+from stormrl.commands.flags import AllowImport, EnvKwargs, flags, parse, parse_some
 from stormrl.commands.output import messages, say
 from stormrl.config.parts import AgentConfig, RunConfig
 from stormrl.config.presets import agent_config
@@ -32,6 +32,9 @@ class NewRun(RunConfig):
     env: Annotated[str, tyro.conf.arg(metavar="ALE/GAME-v5")]
     """Gymnasium id, such as ALE/Pong-v5 or stormrl/Catch-v0; `my_package:MyEnv-v0` imports
     my_package first."""
+    env_kwargs: EnvKwargs = field(default_factory=dict, hash=False)
+    """Arguments of the environment, such as level=3 name=easy: what JSON reads as a value is that,
+    anything else a text."""
     agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(default_factory=AgentConfig)
     """The algorithm."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None

@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from stormrl import __version__
+from stormrl.commands.flags import argument_text
 from stormrl.commands.output import messages, print_facts, print_json, say
 from stormrl.config.parts import RunConfig
 from stormrl.learning.parameters import count_parameters
@@ -31,7 +32,7 @@ def say_start(trainer: Trainer) -> None:
     print_facts(
         console,
         {
-            "environment": f"{config.env}, protocol {config.protocol}",
+            "environment": f"{_game_text(config)}, protocol {config.protocol}",
             "length": f"{length_text(config)}, seed {config.seed}",
             "algorithm": f"preset {config.preset}, size {config.size}",
             **_demonstration_fact(trainer),
@@ -41,6 +42,10 @@ def say_start(trainer: Trainer) -> None:
             "stop": "Ctrl-C saves the run and says how to go on",
         },
     )
+
+
+def _game_text(config: RunConfig) -> str:
+    return f"{config.env} {argument_text(config.env_kwargs)}".rstrip()
 
 
 def report(run_dir: Path, config: RunConfig, outcome: Outcome, json: bool) -> int:

@@ -5,6 +5,7 @@ Whether a number is finite is asked of every field, after its constraint: a rang
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,21 @@ class Within(Constraint):
         """What to give instead, if it lies outside or is no number at all."""
         inside = self.low <= value <= self.high
         return None if inside else f"give a number from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Arguments(Constraint):
+    """Arguments by keyword that JSON can keep, just as they are."""
+
+    def check(self, value: Any) -> str | None:
+        """What to give instead of a name that is none, or a value that JSON has no word for."""
+        if not all(isinstance(name, str) and name.isidentifier() for name in value):
+            return "give names as Python has them"
+        try:
+            kept = json.loads(json.dumps(dict(value), allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            kept = None
+        return None if kept == dict(value) else "give texts, numbers, true, false, null and lists"
 
 
 # Written like types: they stand where types stand.

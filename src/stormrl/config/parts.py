@@ -22,7 +22,7 @@ from stormrl.config.common import (
     TwoHotConfig,
     WorldConfig,
 )
-from stormrl.config.constraints import AtLeast, Fraction, Positive
+from stormrl.config.constraints import Arguments, AtLeast, Fraction, Positive
 from stormrl.config.dreamer import DreamerConfig
 from stormrl.config.fields import KIND, kind_of
 from stormrl.config.twm import AdvantageConfig, TwmConfig
@@ -430,6 +430,8 @@ class RunConfig(Config):
     """Episodes of each evaluation; 0 evaluates never."""
     dream_every: Annotated[int, AtLeast(0)] = 2_500
     """Environment steps between two dream videos; 0 writes none."""
+    env_kwargs: Annotated[Mapping[str, Any], Arguments()] = field(default_factory=dict, hash=False)
+    """Arguments of the environment, by name."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """The algorithm."""
 

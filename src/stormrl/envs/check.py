@@ -2,15 +2,18 @@
 
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.utils import env_checker
 
-from stormrl.envs.faults import EnvironmentFault
+from stormrl.envs.faults import EnvironmentFault, blaming, raised_text
+from stormrl.envs.gate import name_of
 from stormrl.envs.make import (
+    NO_KWARGS,
     action_meanings,
     find_spec,
     make_env,
@@ -52,22 +55,25 @@ class Step(NamedTuple):
     """What one step returned; the picture as bytes, so that steps can be compared."""
 
     obs: bytes
+    brightest: int
     reward: float
     terminated: bool
     truncated: bool
 
 
-def check_env(env_id: str) -> EnvReport:
-    """Looks at the spaces, Gymnasium's rules, determinism, resume, rewards and speed.
+def check_env(env_id: str, kwargs: Mapping[str, Any] = NO_KWARGS) -> EnvReport:
+    """Looks at the spaces, Gymnasium's rules, determinism, resume, pictures, rewards and speed.
 
-    Plays about a thousand random steps under the default protocol.
+    Plays about a thousand random steps under the default protocol, as training would receive them:
+    what these show decides. A rule of Gymnasium that does no harm there is a note.
     Raises UserError when there is no such environment or it cannot be built.
     """
-    plain = make_plain(find_spec(env_id))
-    checks = [*_space_checks(plain), *_api_checks(plain)]
-    plain.close()
+    plain = make_plain(find_spec(env_id), kwargs=kwargs)
+    with blaming(name_of(plain), "telling its spaces"):
+        checks = _space_checks(plain)
+    checks += [*_api_checks(plain), *_close_checks(plain)]
     if all(check.ok for check in checks if check.required):
-        checks += _play_checks(env_id)
+        checks += _play_checks(env_id, kwargs)
     return EnvReport(env_id, tuple(checks))
 
 
@@ -82,33 +88,51 @@ def _space_checks(env: gymnasium.Env) -> list[Check]:
 
 
 def _api_checks(env: gymnasium.Env) -> list[Check]:
-    """Gymnasium's own checker: what it asserts is required, what it warns of is not."""
+    """What Gymnasium's own checker asserts or warns of."""
     name = "gymnasium rules"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             env_checker.check_env(env.unwrapped, skip_render_check=True)
-        except Exception as error:  # Whatever a foreign environment raises is the finding.
-            return [_failure(name, error)]
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        # Whatever a foreign environment raises is the finding.
+        except BaseException as error:
+            return [Check(name, False, _one_line(raised_text(error)), required=False)]
     if not caught:
         return [Check(name, True, "no complaint")]
     messages = dict.fromkeys(_one_line(warning.message) for warning in caught)
     return [Check(name, False, message, required=False) for message in messages]
 
 
-def _play_checks(env_id: str) -> list[Check]:
+def _close_checks(env: gymnasium.Env) -> list[Check]:
     try:
-        return [_determinism_check(env_id), _resume_check(env_id), *_random_play_checks(env_id)]
+        env.close()
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        detail = f"raised {_one_line(raised_text(error))}, which training ignores"
+        return [Check("close", False, detail, required=False)]
+    return []
+
+
+def _play_checks(env_id: str, kwargs: Mapping[str, Any]) -> list[Check]:
+    def made() -> gymnasium.Env:
+        return make_env(env_id, PROTOCOLS[DEFAULT_PROTOCOL], kwargs=kwargs)
+
+    try:
+        # Close has been looked at; it is not to be told once for every copy.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [_determinism_check(made), _resume_check(made), *_random_play_checks(made)]
     except EnvironmentFault as fault:
         return [Check("random play", False, fault.message)]
-    except Exception as error:  # Whatever a foreign environment raises is the finding.
-        return [_failure("random play", error)]
 
 
-def _determinism_check(env_id: str) -> Check:
+def _determinism_check(made: Callable[[], gymnasium.Env]) -> Check:
     runs = []
     for _ in range(2):
-        env = make_env(env_id, PROTOCOLS[DEFAULT_PROTOCOL])
+        env = made()
         first, _ = env.reset(seed=0)
         runs.append((first.tobytes(), _play(env, COMPARED_STEPS)))
         env.close()
@@ -117,10 +141,10 @@ def _determinism_check(env_id: str) -> Check:
     return Check("deterministic", same, detail, required=False)
 
 
-def _resume_check(env_id: str) -> Check:
+def _resume_check(made: Callable[[], gymnasium.Env]) -> Check:
     """Plays on from a snapshot in a second environment and compares."""
     name = "restorable"
-    env, copy = (make_env(env_id, PROTOCOLS[DEFAULT_PROTOCOL]) for _ in range(2))
+    env, copy = (made() for _ in range(2))
     env.reset(seed=0)
     _play(env, COMPARED_STEPS // 2)
     restored = restore(copy, snapshot(env))
@@ -133,27 +157,44 @@ def _resume_check(env_id: str) -> Check:
     return Check(name, False, f"a resumed run starts a new episode; {remedy}", required=False)
 
 
-def _random_play_checks(env_id: str) -> list[Check]:
-    env = make_env(env_id, PROTOCOLS[DEFAULT_PROTOCOL])
+def _random_play_checks(made: Callable[[], gymnasium.Env]) -> list[Check]:
+    env = made()
     env.reset(seed=0)
     start = time.perf_counter()
     steps = _play(env, PLAYED_STEPS)
     speed = PLAYED_STEPS / (time.perf_counter() - start)
     env.close()
     return [
+        _picture_check(max(step.brightest for step in steps), len({step.obs for step in steps})),
         _reward_check([step.reward for step in steps]),
         _length_check(steps),
         Check("speed", True, f"{speed:,.0f} steps/s"),
     ]
 
 
+def _picture_check(brightest: int, different: int) -> Check:
+    name, seen = "pictures", f"{different} different ones in {PLAYED_STEPS} random steps"
+    if brightest <= 1:
+        detail = f"no value is above {brightest} (of 255); {dark(brightest)}"
+        return Check(name, False, detail, required=False)
+    if different == 1:
+        return Check(name, False, "always the same: nothing can be told from it", required=False)
+    return Check(name, True, f"{seen}, values up to {brightest}")
+
+
+def dark(brightest: int) -> str:
+    """What to do about pictures none of which has a value above `brightest`, 0 or 1."""
+    if brightest:
+        return "pictures of 0 and 1 look almost black: multiply them by 255"
+    return "a black picture shows nothing to learn from: look at what the environment draws"
+
+
 def _reward_check(rewards: list[float]) -> Check:
-    finite = bool(np.isfinite(rewards).all())
-    changing = finite and len(set(rewards)) > 1
+    changing = len(set(rewards)) > 1
     detail = f"from {min(rewards):g} to {max(rewards):g} in {PLAYED_STEPS} random steps"
     if not changing:
-        detail += "; with a reward that never changes there is nothing to learn" * finite
-    return Check("rewards", changing, detail, required=not finite)
+        detail += "; with a reward that never changes there is nothing to learn"
+    return Check("rewards", changing, detail, required=False)
 
 
 def _length_check(steps: list[Step]) -> Check:
@@ -171,14 +212,10 @@ def _play(env: gymnasium.Env, steps: int) -> list[Step]:
     played = []
     for action in actions:
         obs, reward, terminated, truncated, _ = env.step(int(action))
-        played.append(Step(obs.tobytes(), float(reward), terminated, truncated))
+        played.append(Step(obs.tobytes(), int(obs.max()), float(reward), terminated, truncated))
         if terminated or truncated:
             env.reset()
     return played
-
-
-def _failure(name: str, error: Exception) -> Check:
-    return Check(name, False, f"{type(error).__name__}: {_one_line(error)}")
 
 
 def _one_line(message: object) -> str:

@@ -14,14 +14,24 @@ class EnvironmentFault(Fault):
 
 @contextmanager
 def blaming(env: str, moment: str) -> Iterator[None]:
-    """Turns whatever is raised inside into an `EnvironmentFault`.
+    """Turns whatever is raised inside into an `EnvironmentFault`, an exit of the program as well.
 
     env: its name. moment: what it was doing, such as "step 3 of the episode with seed 5".
     """
     try:
         yield
-    except EnvironmentFault:
+    except (EnvironmentFault, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
-        raised = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise EnvironmentFault("env", f"{env} raised in {moment}: {raised}") from error
+    # Panics of extension modules are no Exception.
+    except BaseException as error:
+        raise EnvironmentFault("env", f"{env} raised in {moment}: {raised_text(error)}") from error
+
+
+def raised_text(error: BaseException) -> str:
+    """What was raised, as Python would say it; a message that cannot be had is left out."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        return name
+    return f"{name}: {text}" if text else name

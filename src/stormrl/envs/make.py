@@ -1,6 +1,10 @@
 """Environment factory: from a name to a wrapped environment that the agent can play."""
 
 import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
 
 import gymnasium
 from gymnasium import spaces
@@ -9,6 +13,8 @@ from gymnasium.wrappers import ResizeObservation
 
 from stormrl.config.imports import ForeignId, import_for, is_missing, trusted_path
 from stormrl.envs.atari import is_atari, make_atari
+from stormrl.envs.faults import EnvironmentFault, blaming, raised_text
+from stormrl.envs.gate import gated, name_of
 from stormrl.envs.lives import LifeLost
 from stormrl.envs.protocols import Protocol
 from stormrl.envs.snapshots import Replayable
@@ -17,31 +23,54 @@ from stormrl.errors import UserError
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 
 IMAGE_SIZE = 64
+NO_KWARGS: Mapping[str, Any] = MappingProxyType({})
 
 
-def make_env(env_id: str, protocol: Protocol, render_mode: str | None = None) -> gymnasium.Env:
+def make_env(
+    env_id: str,
+    protocol: Protocol,
+    render_mode: str | None = None,
+    kwargs: Mapping[str, Any] = NO_KWARGS,
+) -> gymnasium.Env:
     """The environment as the agent sees it: uint8 RGB [64, 64, 3] and actions 0..A-1.
 
     `env_id` is any Gymnasium id with RGB pictures and discrete actions; `module:Name-v0` imports
     the module first, of an id that a run names only if it is installed. Every info has `life_lost`,
-    a reset's also `episode_seed`.
-    Raises UserError when the id is unknown or the spaces are not supported.
+    a reset's also `episode_seed`. kwargs: arguments of the environment.
+    Raises UserError when the id is unknown, the environment cannot be built or its spaces are not
+    supported; `EnvironmentFault`, which is one, for whatever it raises later or breaks.
     """
     spec = find_spec(env_id)
     with trusted_path(env_id):
         if is_atari(spec):
-            env = make_atari(spec, protocol, IMAGE_SIZE, render_mode)
+            env = gated(_atari(spec, protocol, render_mode, kwargs))
         else:
-            env = _resized(_supported(make_plain(spec, render_mode)))
+            env = _resized(gated(_supported(make_plain(spec, render_mode, kwargs))))
     return Replayable(LifeLost(env), same_seed=protocol.fixed_seed_at_reset)
 
 
 def action_meanings(env: gymnasium.Env) -> list[str]:
-    """A word for each action: the environment's `get_action_meanings()`, else its number."""
-    if hasattr(env.unwrapped, "get_action_meanings"):
-        return list(env.unwrapped.get_action_meanings())  # pyright: ignore[reportAttributeAccessIssue]
+    """A word for each action of the space: the environment's `get_action_meanings()`, else numbers.
+
+    Words are used if there are as many as actions, each a different text that can be printed.
+    """
     assert isinstance(env.action_space, spaces.Discrete)
+    words = _own_words(env.unwrapped)
+    if len(words) == env.action_space.n and len({word.lower() for word in words}) == len(words):
+        return words
     return [str(action) for action in range(env.action_space.n)]
+
+
+def _own_words(env: gymnasium.Env) -> list[str]:
+    """What the environment calls its actions; nothing where it has no words, or fails to say."""
+    try:
+        words = list(env.get_action_meanings())  # pyright: ignore[reportAttributeAccessIssue]
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:
+        return []
+    texts = all(isinstance(word, str) and word and word.isprintable() for word in words)
+    return [str(word) for word in words] if texts else []
 
 
 def spaces_of(env: gymnasium.Env) -> Spaces:
@@ -65,16 +94,47 @@ def find_spec(env_id: str) -> EnvSpec:
     return gymnasium.registry[name]
 
 
-def make_plain(spec: EnvSpec, render_mode: str | None = None) -> gymnasium.Env:
-    """`gymnasium.make`; what is missing to build the environment is raised as UserError."""
+def make_plain(
+    spec: EnvSpec, render_mode: str | None = None, kwargs: Mapping[str, Any] = NO_KWARGS
+) -> gymnasium.Env:
+    """`gymnasium.make`; whatever keeps the environment from being built is raised as UserError."""
+    shown = {} if render_mode is None else {"render_mode": render_mode}
+    with _building(spec):
+        return gymnasium.make(spec, **{"disable_env_checker": True, **shown, **kwargs})
+
+
+def _atari(
+    spec: EnvSpec, protocol: Protocol, render_mode: str | None, kwargs: Mapping[str, Any]
+) -> gymnasium.Env:
+    with _building(spec):
+        return make_atari(spec, protocol, IMAGE_SIZE, render_mode, kwargs)
+
+
+@contextmanager
+def _building(spec: EnvSpec) -> Iterator[None]:
+    """What the environment's own code raises meanwhile is told as its own, with the way out."""
     try:
-        return gymnasium.make(spec, disable_env_checker=True, render_mode=render_mode)
-    except (gymnasium.error.Error, ImportError) as error:
+        yield
+    except (UserError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except gymnasium.error.Error as error:
         raise UserError("env", f"{spec.id} cannot be built: {error}") from error
+    except BaseException as error:
+        told = f"{spec.id} cannot be built, it raised {raised_text(error)}"
+        raise EnvironmentFault("env", f"{told}; {_way_out(error)}") from error
+
+
+def _way_out(error: BaseException) -> str:
+    if isinstance(error, TypeError):
+        return "arguments are given with --env-kwargs KEY=VALUE"
+    if isinstance(error, ImportError):
+        return "install what it needs"
+    return "that is its own code's: mend it, or give it what it asks for"
 
 
 def _supported(env: gymnasium.Env) -> gymnasium.Env:
-    problems = observation_problem(env.observation_space), action_problem(env.action_space)
+    with blaming(name_of(env), "telling its spaces"):
+        problems = observation_problem(env.observation_space), action_problem(env.action_space)
     for problem in problems:
         if problem is not None:
             raise UserError("env", problem)
@@ -91,12 +151,27 @@ def _resized(env: gymnasium.Env) -> gymnasium.Env:
 def _import(env_id: str, module: str) -> None:
     try:
         import_for(env_id, module)
-    # An empty or relative module name is a ValueError or a TypeError.
-    except (ImportError, ValueError, TypeError) as error:
-        if isinstance(env_id, ForeignId) and is_missing(module, error):
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    # An empty or relative module name is a ValueError or a TypeError; the module's own code may
+    # raise whatever it likes, and end the program.
+    except BaseException as error:
+        if (
+            isinstance(env_id, ForeignId)
+            and isinstance(error, Exception)
+            and is_missing(module, error)
+        ):
             raise _not_allowed(env_id, module) from None
+        raise _unimportable(module, error) from error
+
+
+def _unimportable(module: str, error: BaseException) -> UserError:
+    named = all(part.isidentifier() for part in module.split("."))
+    if isinstance(error, ImportError) or not named:
         remedy = "install the package, or put its folder on PYTHONPATH"
-        raise UserError("env", f"cannot import {module!r} ({error}); {remedy}") from error
+        return UserError("env", f"cannot import {module!r} ({error}); {remedy}")
+    remedy = "that is the module's own code: mend it, or give it what it asks for"
+    return EnvironmentFault("env", f"{module!r} raised {raised_text(error)} on import; {remedy}")
 
 
 def _not_allowed(env_id: ForeignId, module: str) -> UserError:

@@ -8,7 +8,6 @@ games such as Qbert, how far the current frame has been drawn.
 """
 
 import json
-import math
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from stormrl.envs.faults import EnvironmentFault, blaming
+from stormrl.envs.faults import blaming, raised_text
+from stormrl.envs.gate import name_of
 from stormrl.errors import UserError
 
 Snapshot = dict[str, np.ndarray]
@@ -30,7 +30,7 @@ class Replayable(gymnasium.Wrapper):
 
     A reset with a seed uses that one and starts the sequence of seeds that later resets draw from.
     `same_seed` makes later resets repeat the given seed instead. Whatever goes wrong inside the
-    environment, and a reward that is no number, is raised as `EnvironmentFault`.
+    environment, or in what shapes its pictures, is raised as `EnvironmentFault`.
     """
 
     def __init__(self, env: gymnasium.Env, same_seed: bool) -> None:
@@ -48,7 +48,7 @@ class Replayable(gymnasium.Wrapper):
         if seed is not None:
             self.seeds = np.random.default_rng(seed)
         seed = self._next_seed() if seed is None else seed
-        with blaming(_name(self), f"the reset with seed {seed}"):
+        with blaming(name_of(self), f"the reset with seed {seed}"):
             obs, info = self.env.reset(seed=seed, options=options)
             checksum = zlib.crc32(obs.tobytes())
         self.episode_seed, self.actions, self.checksum = seed, [], checksum
@@ -57,12 +57,10 @@ class Replayable(gymnasium.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Plays `action` and logs it."""
         moment = f"step {len(self.actions) + 1} of the episode with seed {self.episode_seed}"
-        with blaming(_name(self), moment):
+        with blaming(name_of(self), moment):
             obs, reward, terminated, truncated, info = self.env.step(action)
             outcome = np.array([reward, terminated, truncated], np.float64)
             shown = obs.tobytes() + outcome.tobytes()
-        if not math.isfinite(outcome[0]):
-            raise EnvironmentFault("env", f"{_name(self)} gave a reward of {reward} in {moment}")
         self.actions.append(int(action))
         self.checksum = zlib.crc32(shown, self.checksum)
         return obs, reward, terminated, truncated, info
@@ -71,9 +69,16 @@ class Replayable(gymnasium.Wrapper):
         """Lets go of the environment; that it fails in this is told and harms nobody."""
         try:
             self.env.close()
-        except Exception as error:
-            raised = f"{type(error).__name__}: {error}"
-            warnings.warn(f"{_name(self)} raised in close(): {raised}; ignored", stacklevel=2)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            raised = raised_text(error)
+            warnings.warn(f"{name_of(self)} raised in close(): {raised}; ignored", stacklevel=2)
+
+    def render(self) -> Any:
+        """The environment's own picture."""
+        with blaming(name_of(self), "render()"):
+            return self.env.render()
 
     def _next_seed(self) -> int:
         if self.same_seed and self.episode_seed is not None:
@@ -86,7 +91,7 @@ def snapshot(env: gymnasium.Env) -> Snapshot:
     assert isinstance(env, Replayable)
     assert env.episode_seed is not None
     header = {
-        "env": _name(env),
+        "env": name_of(env),
         "episode_seed": env.episode_seed,
         "seeds": env.seeds.bit_generator.state,
         "action_space": env.action_space.np_random.bit_generator.state,
@@ -105,9 +110,11 @@ def restore(env: gymnasium.Env, saved: Snapshot) -> bool:
     """
     assert isinstance(env, Replayable)
     header = _header(saved)
-    if header["env"] != _name(env):
+    if header["env"] != name_of(env):
         remedy = "resume with the environment the run was started with"
-        raise UserError("env", f"the saved state is of {header['env']}, not {_name(env)}; {remedy}")
+        raise UserError(
+            "env", f"the saved state is of {header['env']}, not {name_of(env)}; {remedy}"
+        )
     env.reset(seed=header["episode_seed"])
     _play(env, _actions(env, saved))
     with _usable():
@@ -156,7 +163,3 @@ def _play(env: gymnasium.Env, actions: np.ndarray) -> None:
         _, _, terminated, truncated, _ = env.step(int(action))
         if terminated or truncated:
             return
-
-
-def _name(env: gymnasium.Env) -> str:
-    return env.unwrapped.spec.id if env.unwrapped.spec else type(env.unwrapped).__name__

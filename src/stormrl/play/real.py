@@ -30,7 +30,7 @@ class RealGame:
     def __init__(self, agent: Agent, seed: int, context: int) -> None:
         # Whatever the protocol says of training, every reset shows another game.
         protocol = replace(find_protocol(agent.config.protocol), fixed_seed_at_reset=False)
-        env = make_env(agent.config.env, protocol)
+        env = make_env(agent.config.env, protocol, kwargs=agent.config.env_kwargs)
         self.game = Game(env, protocol)
         self.words = action_meanings(env)
         self.agent = agent

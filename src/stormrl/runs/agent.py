@@ -66,7 +66,7 @@ class Agent:
 
     def check_game(self, protocol: Protocol) -> None:
         """Raises `UserError` if its game cannot be made, or is not the one it was trained on."""
-        env = make_env(self.config.env, protocol)
+        env = make_env(self.config.env, protocol, kwargs=self.config.env_kwargs)
         try:
             self.spaces.check_same(spaces_of(env), self.config.env)
         finally:

@@ -57,7 +57,9 @@ def pack(
     _check_size(content, run)
     rules = find_protocol(protocol or agent.config.protocol)
     played = agent_scores(agent, episodes, rules)
-    random = random_scores(agent.config.env, rules, episodes, EVALUATION_SEED)
+    random = random_scores(
+        agent.config.env, rules, episodes, EVALUATION_SEED, agent.config.env_kwargs
+    )
     record = {
         "format": pretrained.FORMAT,
         "step": agent.step,

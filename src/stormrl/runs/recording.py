@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from stormrl.acting.evaluate import Player, RandomPlayer, longest_episode
 from stormrl.acting.game import Game
-from stormrl.disk.run_directory import is_pretrained
-from stormrl.envs import Protocol, action_meanings, make_env
+from stormrl.disk.run_directory import RunDirectory, is_pretrained
+from stormrl.envs import NO_KWARGS, Protocol, action_meanings, make_env
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
 from stormrl.experience.replay import Transition
@@ -49,16 +50,19 @@ def record(
     seed: int = 0,
     device: str = "auto",
     stopping: Stopping = never,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> Recording:
     """Play `episodes` whole games, seeded `seed`, `seed + 1`, ...; fewer if `stopping` meanwhile.
 
     policy: `random`, `noop`, `constant:ACTION` with the action's word, or the directory of a run or
     `pretrained:NAME` (whose agent then plays on `device`). The random streams of the caller are
-    left as they were. A game that does not end is truncated after `longest_episode` steps.
+    left as they were. env_kwargs: arguments of the environment; by default, those that the run
+    was trained with, if it was in this game. A game that does not end is truncated after
+    `longest_episode` steps.
     Raises `UserError` for a policy that does not exist or that cannot play this game, `Stopped` if
     no episode is whole by then.
     """
-    env = make_env(env_id, protocol)
+    env = make_env(env_id, protocol, kwargs=_kwargs(env_kwargs, env_id, policy))
     try:
         actions = action_meanings(env)
         player, device = _player(policy, actions, device)
@@ -78,7 +82,7 @@ def _player(policy: str, actions: Sequence[str], device: str) -> tuple[Player, s
     if policy == "random":
         return RandomPlayer(len(actions)), "cpu"
     if policy == "noop" or policy.startswith(CONSTANT):
-        word = policy.removeprefix(CONSTANT).upper()
+        word = policy.removeprefix(CONSTANT)
         return ConstantPlayer(_action(word, actions)), "cpu"
     if not is_pretrained(policy) and not Path(policy).is_dir():
         known = "random, noop, constant:ACTION, the directory of a run or pretrained:NAME"
@@ -86,10 +90,24 @@ def _player(policy: str, actions: Sequence[str], device: str) -> tuple[Player, s
     return _trained(policy, actions, device)
 
 
+def _kwargs(given: Mapping[str, Any] | None, env_id: str, policy: str) -> Mapping[str, Any]:
+    if given is not None:
+        return given
+    if not is_pretrained(policy) and not Path(policy).is_dir():
+        return NO_KWARGS
+    config = RunDirectory.open(policy).config
+    return config.env_kwargs if config.env == env_id else NO_KWARGS
+
+
 def _action(word: str, actions: Sequence[str]) -> int:
-    if word not in actions:
-        raise UserError("policy", f"there is no action {word!r}; give one of {', '.join(actions)}")
-    return actions.index(word)
+    """An action by its word, however that is written, or by its number."""
+    words = [action.lower() for action in actions]
+    if word.lower() in words:
+        return words.index(word.lower())
+    if word.isdecimal() and int(word) < len(actions):
+        return int(word)
+    known = f"{', '.join(actions)}, or a number below {len(actions)}"
+    raise UserError("policy", f"there is no action {word!r}; give one of {known}")
 
 
 def _trained(run: str, actions: Sequence[str], device: str) -> tuple[Player, str]:

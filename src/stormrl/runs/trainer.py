@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -14,11 +15,13 @@ from torch import Tensor
 from stormrl.acting.collector import Collector, Episode
 from stormrl.acting.evaluate import Score, cut_short, evaluate
 from stormrl.acting.run_state import RunState
+from stormrl.config.common import TwoHotConfig
+from stormrl.config.parts import AgentConfig
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.disk.tensor_files import check_tensors
 from stormrl.dreams.scenes import dream_rows
-from stormrl.envs import find_protocol, make_env, spaces_of
+from stormrl.envs import dark, find_protocol, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.experience.demonstration import load_demonstration
 from stormrl.experience.replay import Replay
@@ -53,6 +56,8 @@ DREAM_FPS = 8
 DREAM_WINDOWS = 3
 GROUPS = {"collector", "random", "metrics", "skipped"}
 """What a checkpoint keeps in tensors beside the learner."""
+LARGEST_EXPONENT = 700.0
+"""Larger ones fit no float."""
 SHOWN = (
     "world_model/reconstruction",
     "world_model/reward",
@@ -92,7 +97,7 @@ class Trainer:
         self.run, self.config, self.progress = run, run.config, progress
         config, agent = run.config, run.config.agent
         self.protocol = find_protocol(config.protocol)
-        self.env = env or make_env(config.env, self.protocol)
+        self.env = env or make_env(config.env, self.protocol, kwargs=config.env_kwargs)
         self.spaces = run.spaces or spaces_of(self.env)
         self.spaces.check_same(spaces_of(self.env), config.env)
         self.backend = choose_backend(config)
@@ -126,6 +131,8 @@ class Trainer:
         self._saved_step: int | None = None
         """Step of the newest checkpoint."""
         self._saved_pretrained = 0
+        self._largest_reward = _largest_reward(agent)
+        """Beyond it the bins of the reward predictor end."""
         self._half_done = False
         """Whether a step was begun and not brought to its end."""
         # Last of all: it may refuse the login, and shows a run wherever it does not.
@@ -349,9 +356,12 @@ class Trainer:
         """One environment step and the updates that are due after it."""
         warm = len(self.replay) > self.config.agent.replay.warmup
         episode = self.collector.step(random=not warm)
+        self._tell_cut_reward()
         self._half_done = True
         self.step += 1
         if len(self.replay) > self.config.agent.replay.warmup:
+            if not warm:
+                self._tell_dark_pictures()
             self._update()
         if episode is not None:
             self.recorder.episode(self.step, episode.total, episode.length, episode.seed)
@@ -362,6 +372,21 @@ class Trainer:
             diagnosis.check(self.config.max_skipped)
         total = None if episode is None else episode.total
         self.progress.update(self.step, self.updated, shown, total)
+
+    def _tell_cut_reward(self) -> None:
+        reward = self.collector.game.reward
+        if abs(reward) <= self._largest_reward:
+            return
+        limit = f"rewards beyond {self._largest_reward:.2g} are learned as if they were that"
+        self._largest_reward = math.inf  # It is said once.
+        told = f"step {self.step + 1}: a reward of {reward:g}; {limit}, so scale them down"
+        self.progress.message(told)
+
+    def _tell_dark_pictures(self) -> None:
+        brightest = int(self.replay.obs[: len(self.replay)].max())
+        if brightest <= 1:
+            seen = f"{len(self.replay)} pictures have a value above {brightest} (of 255)"
+            self.progress.message(f"step {self.step}: none of the first {seen}; {dark(brightest)}")
 
     def _update(self) -> None:
         for ratio, scheduled in zip(self.ratios, self.updates, strict=True):
@@ -415,6 +440,7 @@ class Trainer:
             EVALUATION_SEED,
             self.backend.device,
             stopping,
+            self.config.env_kwargs,
         )
 
     def _record_scores(self, scores: Sequence[Score]) -> None:
@@ -453,6 +479,13 @@ def is_scored(run: RunDirectory, step: int) -> bool:
     """Whether the run's own evaluation at that step is written down, or none is asked for."""
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + run.config.evaluation_episodes)
     return read_scores(run.path, step, run.config.protocol, seeds) is not None
+
+
+def _largest_reward(agent: AgentConfig) -> float:
+    bins = getattr(agent.world_model, "two_hot", None)
+    if not isinstance(bins, TwoHotConfig):  # A world of one's own knows its own limits.
+        return math.inf
+    return math.expm1(min(-bins.low, bins.high, LARGEST_EXPONENT))
 
 
 def _nothing() -> None:

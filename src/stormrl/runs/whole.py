@@ -142,7 +142,7 @@ def playable(config: RunConfig) -> gymnasium.Env:
     device = choose_device(config.device)
     choose_compile(config.compile, device)
     choose_capture(config.cuda_graph, device)
-    return make_env(config.env, find_protocol(config.protocol))
+    return make_env(config.env, find_protocol(config.protocol), kwargs=config.env_kwargs)
 
 
 def game_name(env_id: str) -> str:
@@ -183,8 +183,9 @@ def agent_scores(
     protocol = protocol or find_protocol(agent.config.protocol)
     agent.check_game(protocol)
     episodes = episodes or protocol.evaluation_episodes
-    env, device = agent.config.env, agent.device
-    return evaluate(agent.actor, env, protocol, episodes, seed, device, stopping)
+    config, device = agent.config, agent.device
+    kwargs = config.env_kwargs
+    return evaluate(agent.actor, config.env, protocol, episodes, seed, device, stopping, kwargs)
 
 
 def _check_memory(config: RunConfig, spaces: Spaces, shown_bytes: int) -> None:

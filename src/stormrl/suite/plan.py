@@ -83,8 +83,10 @@ def check_games(planned: Sequence[Task]) -> None:
         task.config.check_trains()
     for agent in {task.config.agent for task in planned}:
         agent.check_positions()
-    for env, protocol in sorted({(task.config.env, task.config.protocol) for task in planned}):
-        make_env(env, find_protocol(protocol)).close()
+    games = {(c.env, c.protocol, repr(c.env_kwargs)): c for c in (t.config for t in planned)}
+    for _, config in sorted(games.items()):
+        protocol = find_protocol(config.protocol)
+        make_env(config.env, protocol, kwargs=config.env_kwargs).close()
 
 
 def refuse_others(task: Task, config: Mapping[str, Any] | None) -> None:
