@@ -23,9 +23,9 @@ CONTEXT = 3
 
 
 def miniature_agent(path: Path) -> Agent:
-    """An agent of Catch that has learnt nothing; its dreams do not end."""
+    """An agent of Catch that has hardly learnt anything; its dreams do not end."""
     config = RunConfig(
-        env="stormrl/Catch-v0", steps=2, evaluation_episodes=0, compile="off", agent=shrunk()
+        env="stormrl/Catch-v0", steps=17, evaluation_episodes=0, compile="off", agent=shrunk()
     )
     whole.train(config, path)
     agent = Agent.load(path, device="cpu")

@@ -58,12 +58,12 @@ def test_a_program_trains_and_evaluates(tmp_path: Path) -> None:
 
 
 def test_a_program_goes_on_with_a_run(tmp_path: Path) -> None:
-    stormrl.train(small_run(steps=5), tmp_path / "catch")
-    assert stormrl.resume(tmp_path / "catch", steps=8).step == 8
-    assert stormrl.resume(tmp_path / "catch") == (8, True, ())
-    assert whole.steps_done(tmp_path / "catch") == 8
-    with pytest.raises(stormrl.UserError, match=r"steps: is 7, but .* is at step 8"):
-        stormrl.resume(tmp_path / "catch", steps=7)
+    stormrl.train(small_run(steps=17), tmp_path / "catch")
+    assert stormrl.resume(tmp_path / "catch", steps=20).step == 20
+    assert stormrl.resume(tmp_path / "catch") == (20, True, ())
+    assert whole.steps_done(tmp_path / "catch") == 20
+    with pytest.raises(stormrl.UserError, match=r"steps: is 19, but .* is at step 20"):
+        stormrl.resume(tmp_path / "catch", steps=19)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,7 @@ def test_the_number_of_episodes_is_the_protocols(monkeypatch: pytest.MonkeyPatch
     agent = stormrl.Agent.__new__(stormrl.Agent)
     agent.config = small_run(protocol="official")
     agent.actor = agent.device = None  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(agent, "check_game", lambda protocol: None)
     stormrl.agent_scores(agent)
     stormrl.agent_scores(agent, protocol=stormrl.PROTOCOLS["machado"])
     official, machado = (stormrl.PROTOCOLS[name] for name in ("official", "machado"))

@@ -126,16 +126,16 @@ def test_a_run_without_a_name_gets_a_fresh_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    args = [*SMALL, "--preset", "official", "--steps", "3"]
+    args = [*SMALL, "--preset", "official", "--steps", "41"]
     named = [json_of(capsys, "train", *args)["run_dir"] for _ in range(3)]
     first = "runs/catch-official-toy-seed0"
     assert named == [first, f"{first}-2", f"{first}-3"]
 
 
 def test_emulator_frames_are_told_beside_steps(tmp_path: Path, capsys: Captured) -> None:
-    args = shlex.split("--env ALE/Pong-v5 --size toy --steps 3 --evaluation-episodes 0")
-    assert main(["train", *args, "--compile", "off", "--run-dir", str(tmp_path / "a")]) == 0
-    assert "3 environment steps = 12 emulator frames" in capsys.readouterr().err
+    args = [*SMALL, "--env", "ALE/Pong-v5", "--steps", "41", "--run-dir", str(tmp_path / "a")]
+    assert main(["train", *args]) == 0
+    assert "41 environment steps = 164 emulator frames" in capsys.readouterr().err
 
 
 def test_flags_change_single_fields_of_what_preset_and_size_give(run: Path) -> None:

@@ -28,8 +28,10 @@ from stormrl.scores.held_actions import HeldAction
 from stormrl.scores.yardsticks import Yardsticks
 from videos import read_video
 
-# So few steps that all of them are warm-up: no agent is better than chance after that.
-SHORT = replace(recipes.catch(), steps=40, device="cpu")
+# So few steps that all but one of them are warm-up: no agent is better than chance after that.
+LONG = recipes.catch()
+WARM = replace(LONG.agent, replay=replace(LONG.agent.replay, warmup=39))
+SHORT = replace(LONG, agent=WARM, steps=40, device="cpu")
 CATCH = DemoPlan(SHORT, share=0.5, reserve_s=1, episodes=4)
 HIDDEN = CATCH._replace(config=replace(SHORT, env="stormrl/HiddenCatch-v0"), share=1)
 ROAD = CATCH._replace(config=RunConfig("ALE/RoadRunner-v5", steps=100_000))

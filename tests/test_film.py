@@ -23,7 +23,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
     config = RunConfig(
         env="stormrl/Catch-v0",
         protocol="official",
-        steps=2,
+        steps=17,
         evaluation_episodes=0,
         compile="off",
         agent=shrunk(),

@@ -438,7 +438,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         told = json.loads(process.stdout.readline())
-        assert (told["env"], told["step"]) == ("stormrl/Catch-v0", 2)
+        assert (told["env"], told["step"]) == ("stormrl/Catch-v0", 17)
         assert httpx.get(told["url"], trust_env=False).status_code == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0

@@ -206,7 +206,7 @@ def test_training_is_shown_in_a_project_and_goes_on_there_if_asked_again(tmp_pat
         ]
 
     run = tmp_path / "catch"
-    few = ("--size", "toy", "--steps", "45", "--evaluation-episodes", "0", "--dream-every", "0")
+    few = ("--size", "toy", "--replay.warmup", "32", "--steps", "45", "--evaluation-episodes", "0")
     project = ("--wandb", "shown-in-a-test")
     (first,) = train("--env", "stormrl/Catch-v0", *few, "--run-dir", run, *project)
     assert len(train("--resume", run, "--steps", "85")) == 1, "not asked again, not shown"
