@@ -14,7 +14,7 @@ from stormrl.errors import UserError
 from stormrl.learning.parameters import count_parameters
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Batch
-from stormrl.worlds.twm import Dream, Lesson, TwmWorld
+from stormrl.worlds.twm import Lesson, TwmWorld, XLDream
 
 K, C = miniature.K, miniature.C
 
@@ -188,7 +188,7 @@ def test_dreams_begin_in_pairs_drawn_without_replacement(setting: miniature.Sett
     assert found <= pairs
 
 
-def dreamt(setting: miniature.Setting, restart_below: float) -> tuple[list[Dream], Dream]:
+def dreamt(setting: miniature.Setting, restart_below: float) -> tuple[list[XLDream], XLDream]:
     world = miniature.parts(
         miniature.world_config(restart_below=restart_below), miniature.agent_config()
     )[0]
