@@ -15,7 +15,7 @@ from stormrl.learning.parameters import count_parameters
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Batch
 from stormrl.worlds.protocol import Lesson
-from stormrl.worlds.twm import Imagined, TwmWorld
+from stormrl.worlds.twm import TwmWorld, XLDream
 
 K, C = miniature.K, miniature.C
 
@@ -189,7 +189,7 @@ def test_dreams_begin_in_pairs_drawn_without_replacement(setting: miniature.Sett
     assert found <= pairs
 
 
-def dreamt(setting: miniature.Setting, restart_below: float) -> tuple[list[Imagined], Imagined]:
+def dreamt(setting: miniature.Setting, restart_below: float) -> tuple[list[XLDream], XLDream]:
     world = miniature.parts(
         miniature.world_config(restart_below=restart_below), miniature.agent_config()
     )[0]

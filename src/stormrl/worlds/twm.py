@@ -56,7 +56,7 @@ class Moments(NamedTuple):
     """Latents of other real moments, where dreams that are over begin anew."""
 
 
-class Imagined(NamedTuple):
+class XLDream(NamedTuple):
     """Where an imagined trajectory stands."""
 
     z: Float[Tensor, "B Z"]
@@ -282,7 +282,7 @@ class TwmWorld(World):
         steps = uniform((rows, horizon, k + 1))
         return ((uniform((rows, context + 1, k)),) if context else ()), steps
 
-    def start(self, windows: Batch, room: int, noise: tuple[Tensor, ...]) -> tuple[Imagined, View]:
+    def start(self, windows: Batch, room: int, noise: tuple[Tensor, ...]) -> tuple[XLDream, View]:
         """The latent that is expected after the last step of real windows; it has no end."""
         (draw,) = noise
         z = _drawn(self.encode(self.stacks(windows.obs, windows.is_first)), draw[:, :-1])
@@ -294,7 +294,7 @@ class TwmWorld(World):
         expected = self.expect(h)
         z = _drawn(expected.logits, draw[:, -1])
         worth = torch.ones_like(reward[:, 0])
-        dream = Imagined(z, reward[:, -1], ended, worth, worth < 0, z, cache)
+        dream = XLDream(z, reward[:, -1], ended, worth, worth < 0, z, cache)
         return dream, self._view(expected, dream)
 
     def branches(self, length: int, horizon: int) -> int:
@@ -307,7 +307,7 @@ class TwmWorld(World):
 
     def branch(
         self, windows: Batch, seen: Any, room: int, noise: tuple[Tensor, ...]
-    ) -> tuple[Imagined, View, Float[Tensor, " N"]]:
+    ) -> tuple[XLDream, View, Float[Tensor, " N"]]:
         """The latents that `loss` drew, each after the one before it; draws nothing."""
         assert isinstance(seen, Moments)
         last = [part[:, None] for part in seen[:4]]
@@ -315,18 +315,18 @@ class TwmWorld(World):
         _, cache = self.sequence.prefill(before, action, reward, ended, room + 1)
         worth = torch.ones_like(seen.reward)
         restarts = torch.full_like(seen.ended, self.config.restart_below > 0)
-        dream = Imagined(seen.z, seen.reward, seen.ended, worth, restarts, seen.spare, cache)
+        dream = XLDream(seen.z, seen.reward, seen.ended, worth, restarts, seen.spare, cache)
         return dream, View(seen.z, None), worth
 
     def dream(
         self, carry: Carry, action: Int[Tensor, " B"], noise: Float[Tensor, "B K1"]
-    ) -> tuple[Imagined, View]:
+    ) -> tuple[XLDream, View]:
         """One step of the sequence model, and a draw from what it expects.
 
         A dream that is worth next to nothing goes on in another real moment, as one that has
         ended: attention does not look back from there.
         """
-        assert isinstance(carry, Imagined)
+        assert isinstance(carry, XLDream)
         h = self.sequence.step(carry.z, action, carry.reward, carry.ended, carry.cache)
         expected = self.expect(h)
         z = _drawn(expected.logits, noise[:, :-1])
@@ -338,9 +338,9 @@ class TwmWorld(World):
         dream = carry._replace(z=z, reward=expected.reward, ended=ended, worth=worth)
         return dream, self._view(expected, dream)
 
-    def again(self, carry: Carry) -> Imagined:
+    def again(self, carry: Carry) -> XLDream:
         """A copy of what moves on in place; keys and values are overwritten where they matter."""
-        assert isinstance(carry, Imagined)
+        assert isinstance(carry, XLDream)
         visible, slot = carry.cache.visible.clone(), carry.cache.slot.clone()
         return carry._replace(cache=carry.cache._replace(visible=visible, slot=slot))
 
@@ -448,7 +448,7 @@ class TwmWorld(World):
         )
         return Moments(before, action, reward, ended, now[chosen], now[spare])
 
-    def _view(self, expected: Expected, dream: Imagined) -> View:
+    def _view(self, expected: Expected, dream: XLDream) -> View:
         share = expected.discount.sigmoid() / self.config.discount
         continues = torch.where(dream.ended, 0.0, share)
         outcome = Prediction(expected.reward, continues)
