@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stormrl.cli import COMMANDS, main
+from stormrl.commands.presets import describe, systems_table
 from stormrl.config.parts import RunConfig
 from stormrl.errors import UserError
 from stormrl.runs import whole
@@ -42,6 +43,12 @@ def test_training_starts_with_the_flags_as_typed(words, monkeypatch):
     monkeypatch.setattr(whole, "train", stop)
     assert main(words[1:]) == 2
     assert len(started) == 1
+
+
+def test_the_table_of_systems_is_what_is_run():
+    head, rows = systems_table(describe()["systems"])
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    assert all(line in README for line in lines)
 
 
 def test_example_trains_and_evaluates(tmp_path, monkeypatch, capsys):

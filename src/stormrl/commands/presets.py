@@ -124,7 +124,7 @@ def _show(record: Mapping[str, Any]) -> None:
     ablations = [(name, _flags_text(flags)) for name, flags in record["ablations"].items()]
     protocols = [(name, *_rules(protocol)) for name, protocol in record["protocols"].items()]
     console.print(table("--preset: the algorithm", ("", "what it is", _flags_column()), presets))
-    console.print(table("what they are made of", *_systems(record["systems"])))
+    console.print(table("what they are made of", *systems_table(record["systems"])))
     wholes = (number("world model"), number("actor, critic"))
     console.print(table("--size: parameters", ("", *wholes, "what it is"), sizes))
     console.print(table("ablations of the paper", ("", _flags_column()), ablations))
@@ -144,7 +144,9 @@ ROWS = {
 """Rows of the literature's table, by the names of their values."""
 
 
-def _systems(systems: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+def systems_table(
+    systems: Sequence[Mapping[str, Any]],
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """Head and rows of the table; presets that differ in none of them share a column."""
     columns = {
         tuple(_cell(system[row]) for row in ROWS): system["name"] for system in systems[::-1]
