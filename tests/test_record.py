@@ -173,7 +173,7 @@ def run_wandb(
         env={**os.environ, "HOME": str(directory), "WANDB_SILENT": "true", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
