@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import tyro
 
+import stormrl
 from stormrl.cli import COMMANDS, main
 from stormrl.commands import tyro_mistakes
 from stormrl.errors import UserError
@@ -244,6 +245,8 @@ def test_a_tyro_that_reports_mistakes_otherwise_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setattr(tyro, "_errors", SimpleNamespace(on_parse_error=None))
+    # Imported anew below; the package has to give way to the old one again, like its modules.
+    monkeypatch.setattr(stormrl, "commands", stormrl.commands)
     for name in [name for name in sys.modules if name.startswith("stormrl.commands")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["eval", "run"]) == 2
