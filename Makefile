@@ -17,6 +17,7 @@ PYTEST_ARGS ?=
 WHEELS ?= $(shell $(BIN)/python -c "$(REQUIREMENTS_BUT_TORCH)")
 
 VENV := .venv
+FLOORS := .venv-floors
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 INSTALL := $(PIP) install --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -31,7 +32,7 @@ print(*(repr(r) for r in project['dependencies'] if not r.startswith('torch')))
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-hours check lint types format wheelhouse clean
+.PHONY: help demo test test-slow test-hours test-floors check lint types format wheelhouse clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +48,17 @@ test-slow: $(VENV)/.dev  ## run the slow tests, which learn whole games
 
 test-hours: $(VENV)/.dev  ## run the tests that learn HiddenCatch, a quarter of an hour each
 	@STORMRL_TYPECHECK=0 $(BIN)/pytest -m hours --durations 0 $(PYTEST_ARGS)
+
+test-floors: $(BIN)/pip  ## run the fast tests on the lowest versions that pyproject.toml allows (3 GB with CUDA)
+	@$(BIN)/python -m venv --clear $(FLOORS)
+	@$(FLOORS)/bin/python -m pip --quiet install uv
+	@$(FLOORS)/bin/uv pip compile --quiet --resolution lowest-direct --extra dev \
+		--output-file $(FLOORS)/lowest.txt pyproject.toml
+	@$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python \
+		--requirement $(FLOORS)/lowest.txt hatchling editables
+	@$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --no-deps \
+		--no-build-isolation --editable .
+	@$(FLOORS)/bin/pytest --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
 
 check: lint types test  ## run everything that must pass before a commit
 
@@ -68,7 +80,7 @@ wheelhouse: $(BIN)/pip  ## fill wheelhouse/ for a machine with Python 3.12, PyTo
 	@du -sh wheelhouse
 
 clean:  ## remove .venv, caches and the demo
-	@rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache build demo dist wheelhouse
+	@rm -rf $(VENV) $(FLOORS) .hypothesis .pytest_cache .ruff_cache build demo dist wheelhouse
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:

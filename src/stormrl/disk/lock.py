@@ -32,9 +32,15 @@ def held(path: Path) -> Iterator[None]:
     except Timeout:
         raise HeldElsewhere(_owner(path)) from None
     with taken:
-        if not isinstance(lock, SoftFileLock):  # Whose content says it already.
-            _sign(path)
-        yield
+        if isinstance(lock, SoftFileLock):  # It signs and removes the file itself.
+            yield
+            return
+        _sign(path)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no file that is locked.
+                path.unlink()
 
 
 def _sign(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from stormrl.acting.actor import Actor
 from stormrl.agents.build import build_agent
@@ -22,6 +23,7 @@ from stormrl.errors import UserError
 from stormrl.experience.replay import Replay, joined
 from stormrl.learning.imagination import Imagination
 from stormrl.machine.device import Backend
+from stormrl.nn.private import check_takes
 from stormrl.spaces import Spaces
 from stormrl.types import Batch, Noise, Trajectory
 from stormrl.worlds.build import build_world
@@ -306,6 +308,9 @@ def _adam(
         fused=True,
         capturable=backend.device.type == "cuda",
     )
+
+
+check_takes(adam, "grad_scale", "found_inf")  # As `_step` hands them over.
 
 
 def _taken(optimizers: Mapping[str, torch.optim.Adam]) -> Float[Tensor, ""]:

@@ -17,6 +17,7 @@ from stormrl.config.parts import RunConfig
 from stormrl.errors import UserError
 from stormrl.nn.conv import Encoder
 from stormrl.nn.layers import FOR_CPU
+from stormrl.nn.private import private
 
 TRIALS = 8
 """Times that a choice is timed; the shortest counts, which other work disturbs least."""
@@ -24,6 +25,10 @@ DOUBT = 1.3
 """How many times faster a type must be to win against what the processor lists."""
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Variable by which cuBLAS is told to repeat its bits."""
+LISTED = "cpu._is_avx512_bf16_supported", "cpu._is_amx_tile_supported"
+"""Functions of PyTorch that tell of bfloat16 what a processor lists; there are no public ones."""
+for _name in LISTED:
+    private(_name)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -78,7 +83,7 @@ def fastest_on_cpu() -> torch.dtype:
 
 
 def _lists_bf16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return any(private(name)() for name in LISTED)
 
 
 def choose_compile(name: str, device: torch.device) -> bool:

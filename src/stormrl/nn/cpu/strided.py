@@ -14,10 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from stormrl.nn.private import private
+
 FEW_CHANNELS = 8
 """Up to so many output channels a transposed convolution is laid out as a plain one."""
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# What PyTorch's compiler makes of convolution, bias and ReLU; there is no public name for it.
+_POINTWISE = private("ops.mkldnn._convolution_pointwise") if _HAS_ONEDNN else None
 _SMALL_SIDE = 8  # pixels; up to so many, the pictures' patches are cheap to lay out
 
 
@@ -35,12 +39,9 @@ def halve_relu(
 ) -> Float[Tensor, "N after height2 width2"]:
     """`halve`, bias and ReLU: if nobody asks for gradients, in one pass over the result."""
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if torch.is_grad_enabled() or not _HAS_ONEDNN:
+    if torch.is_grad_enabled() or _POINTWISE is None:
         return F.relu(F.conv2d(x, weight, bias, stride=2, padding=1), inplace=True)
-    # What PyTorch's compiler makes of the line above; there is no public name for it.
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, [1, 1], [2, 2], [1, 1], 1, "relu", [], ""
-    )
+    return _POINTWISE(x, weight, bias, [1, 1], [2, 2], [1, 1], 1, "relu", [], "")
 
 
 def double(
