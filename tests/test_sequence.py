@@ -205,3 +205,12 @@ def test_without_dropout_training_equals_evaluation() -> None:
     z, action = inputs()
     trained = model(z, action, RESETS)
     torch.testing.assert_close(model.eval()(z, action, RESETS), trained)
+
+
+def test_a_compiled_mixer_computes_in_the_type_it_was_given(model: Transformer) -> None:
+    """PyTorch 2.11 compiled a scattered one-hot to float32, and products of two types raise."""
+    z, action = inputs()
+    compiled = torch.compile(model.mixer, fullgraph=True, dynamic=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        token, expected = compiled(z, action), model.mixer(z, action)
+    torch.testing.assert_close(token, expected, atol=0.03, rtol=0)

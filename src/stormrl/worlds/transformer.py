@@ -49,8 +49,8 @@ class ActionMixer(nn.Module):
     def forward(self, z: Float[Tensor, "*n Z"], action: Int[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
         """One token for each latent and action."""
         dtype = compute_dtype(z)
-        one_hot = z.new_zeros(*action.shape, self.actions, dtype=dtype)
-        one_hot.scatter_(-1, action.unsqueeze(-1), 1.0)
+        # Compared, not scattered: the compiler of PyTorch 2.11 makes float32 of what is scattered.
+        one_hot = (action.unsqueeze(-1) == torch.arange(self.actions, device=z.device)).to(dtype)
         return self.layers(torch.cat([z.to(dtype), one_hot], dim=-1))
 
 
