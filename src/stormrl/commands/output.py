@@ -19,6 +19,7 @@ from rich.text import Text
 from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
 from stormrl.machine.lenient import lenient
+from stormrl.machine.terminal import TextConsole
 
 STDOUT, STDERR = 1, 2
 C_LIBRARY = "ucrtbase" if sys.platform == "win32" else None
@@ -70,12 +71,12 @@ def _real_output() -> Iterator[TextIO]:
 
 def results() -> Console:
     """Where a person reads what a command has found out."""
-    return Console(highlight=False)
+    return TextConsole(highlight=False)
 
 
 def messages() -> Console:
     """Where a person reads what a command does; dropped if nobody is left to."""
-    return Console(file=lenient(sys.stderr), highlight=False)
+    return TextConsole(file=lenient(sys.stderr), highlight=False)
 
 
 def say(console: Console, text: str) -> None:
