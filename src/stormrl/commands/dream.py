@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from stormrl.commands.flags import AllowImport, MaxSize, parse
-from stormrl.commands.output import messages, print_json, results, say, warn, writing
+from stormrl.commands.output import busy, messages, print_json, results, say, warn, writing
 from stormrl.config.limits import MAX_SIZE
 from stormrl.disk.files import make_way
 from stormrl.disk.jsonlines import plain
@@ -84,7 +84,7 @@ def main(args: Sequence[str]) -> int:
     )
     console = messages()
     console.quiet = options.json
-    with console.status(f"dreaming of {agent.config.env}"), StopRequest() as stop:
+    with busy(console, f"dreaming of {agent.config.env}"), StopRequest() as stop:
         seen = dreams(
             agent,
             options.episodes,

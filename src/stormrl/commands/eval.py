@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from stormrl.commands.flags import AllowImport, MaxSize, parse
-from stormrl.commands.output import messages, number, print_json, results, table, warn
+from stormrl.commands.output import busy, messages, number, print_json, results, table, warn
 from stormrl.config.limits import MAX_SIZE
 from stormrl.errors import UserError
 from stormrl.seeds import EVALUATION_SEED
@@ -67,7 +67,7 @@ def main(args: Sequence[str]) -> int:
     console = messages()
     console.quiet = options.json
     doing = f"playing {episodes} episodes of {agent.config.env}"
-    with console.status(doing), StopRequest() as stop:
+    with busy(console, doing), StopRequest() as stop:
         scores = agent_scores(agent, episodes, protocol, options.seed, stop.asked)
     if count := sum(score.cut_short for score in scores):
         warn([cut_short(count, episodes, protocol)])

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -82,6 +83,11 @@ def messages() -> Console:
 def say(console: Console, text: str) -> None:
     """Words as they are, in lines as they are: a path or command in them can be copied."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def busy(console: Console, text: str) -> Status:
+    """Shown while it is entered: what goes on, in words as they are."""
+    return console.status(Text(text))
 
 
 def warn(warnings: Iterable[str]) -> None:
