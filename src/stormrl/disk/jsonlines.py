@@ -19,7 +19,7 @@ from stormrl.disk.files import (
 )
 from stormrl.errors import UserError
 
-KEPT_BYTES = 32 * 2**20
+KEPT_BYTES = 16 * 2**20
 """Of the lines of a longer history, each of which may take twenty times as much in memory, only
 every second, third, ... is kept: the shape of a long run, whatever its length."""
 LONGEST_LINE = 2**20
