@@ -180,7 +180,8 @@ def test_every_field_of_a_run_has_a_flag() -> None:
                 leaves.add(dotted.replace("_", "-"))
 
     collect(config, "")
-    of_the_command = {"run-dir", "resume", "allow-import", "json", "wandb", "world", "agent"}
+    of_the_command = {"run-dir", "resume", "json", "wandb", "world", "agent"}
+    of_the_command |= {"allow-import", "max-size"}
     assert set(flags(NewRun)) - leaves == of_the_command
     assert leaves <= set(flags(NewRun))
 

@@ -1,6 +1,7 @@
 """A start that is refused leaves nothing behind, and what may only be read is read."""
 
 import errno
+import io
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from small_runs import go_on, new_run, small_config
 from stormrl.cli import main
 from stormrl.config.parts import DemonstrationConfig, RunConfig
+from stormrl.disk import jsonlines
 from stormrl.disk.jsonlines import JsonLines, read_jsonlines
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import PROTOCOLS
@@ -278,17 +280,17 @@ def test_eval_touches_no_history_of_a_run_that_trains(trained: Path, tmp_path: P
 
 
 def test_a_line_that_is_being_written_is_not_cut_off(tmp_path: Path) -> None:
-    path, reading = tmp_path / "scores.jsonl", Path.read_bytes
+    path, reading = tmp_path / "scores.jsonl", jsonlines._last_line
     path.write_text('{"a": 1}\n{"b"')
 
-    def read_and_go_on(self: Path) -> bytes:
-        content = reading(self)
-        with path.open("a") as file:
-            file.write(": 2}\n")
+    def read_and_go_on(file: io.BufferedRandom, end: int) -> bytes:
+        content = reading(file, end)
+        with path.open("a") as other:
+            other.write(": 2}\n")
         return content
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "read_bytes", read_and_go_on)
+        patch.setattr(jsonlines, "_last_line", read_and_go_on)
         lines = JsonLines(path)
     lines.write({"c": 3})
     lines.close()

@@ -82,7 +82,7 @@ def test_any_history_comes_back_and_goes_on(
     if not manifests:
         return
     store, replay = ReplayStore(folder), new_replay(capacity)
-    store.verify(manifests[-1])
+    store.verify(manifests[-1], replay)
     store.restore(replay, manifests[-1])
     assert_holds_history(replay, sum(lengths))
 
@@ -136,7 +136,7 @@ def test_every_kept_manifest_stays_whole(tmp_path: Path) -> None:
     assert_holds_history(restored(tmp_path, manifests[2]), 15)
     assert_holds_history(restored(tmp_path, manifests[3]), 22)
     with pytest.raises(UserError, match=r"000000000-000000003\.safetensors: is missing"):
-        ReplayStore(tmp_path).verify(manifests[0])
+        ReplayStore(tmp_path).verify(manifests[0], new_replay())
 
 
 def test_files_of_a_given_up_future_are_not_taken_for_valid(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_files_of_a_given_up_future_are_not_taken_for_valid(tmp_path: Path) -> N
     assert back.action[7] == 107
     assert_holds_history(restored(tmp_path, first), 6)
     with pytest.raises(UserError, match="does not match its checksum"):
-        ReplayStore(tmp_path).verify(abandoned)
+        ReplayStore(tmp_path).verify(abandoned, new_replay())
 
 
 def test_damage_to_any_file_is_noticed_and_named(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_damage_to_any_file_is_noticed_and_named(tmp_path: Path) -> None:
     for path in sorted(tmp_path.iterdir()):
         for damage in damages(path):
             for check in (
-                lambda: ReplayStore(tmp_path).verify(manifest),
+                lambda: ReplayStore(tmp_path).verify(manifest, new_replay()),
                 lambda: restored(tmp_path, manifest),
             ):
                 with pytest.raises(UserError) as error:
@@ -174,7 +174,7 @@ def test_no_byte_can_change_unnoticed(tmp_path: Path) -> None:
     for index in range(len(content)):
         path.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
         with pytest.raises(UserError):
-            ReplayStore(tmp_path).verify(manifest)
+            ReplayStore(tmp_path).verify(manifest, new_replay())
         with pytest.raises(UserError):
             restored(tmp_path, manifest)
 
@@ -247,7 +247,7 @@ def spoilt(**fields: Any) -> dict[str, Any]:
 )
 def test_a_malformed_manifest_is_refused(tmp_path: Path, manifest: Any) -> None:
     with pytest.raises(UserError, match=r"^replay: .*list of replay files"):
-        ReplayStore(tmp_path).verify(manifest)
+        ReplayStore(tmp_path).verify(manifest, new_replay())
     with pytest.raises(UserError, match=r"^replay: .*list of replay files"):
         restored(tmp_path, manifest)
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from stormrl import __version__
 from stormrl.errors import UserError
 from stormrl.machine.allocator import keep_freed_memory
-from stormrl.machine.lenient import lenient
+from stormrl.machine.lenient import lenient, printable
 from stormrl.machine.stop import EXIT_INTERRUPTED, EXIT_UNREAD, Stopped
 
 COMMANDS = {
@@ -91,7 +91,7 @@ def _command(name: str, args: list[str]) -> int:
 
 def _say(text: str) -> None:
     """One line on standard error, if anybody is left to read it; its exit code says the same."""
-    print("stormrl:", text, file=lenient(sys.stderr))
+    print("stormrl:", printable(text), file=lenient(sys.stderr))
 
 
 def _output(args: list[str]) -> AbstractContextManager[None]:

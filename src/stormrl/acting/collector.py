@@ -93,13 +93,14 @@ class Collector:
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(ENV)}
         own = self._as_named_today(own)
         check_tensors(self._own_tensors(), own, "collector")
-        self.carry = with_leaves(self.carry, own, CARRY)
+        self.carry = self._checked(with_leaves(self.carry, own, CARRY))
         game = self.game
         game.obs, game.over = own["obs"].numpy(), bool(own["over"])
         game.is_first, game.seed = state.is_first, state.episode_seed
         game.total, game.length = float(state.episode_total), state.episode_length
         self.stored = game.length
         saved = {n.removeprefix(ENV): _array(t) for n, t in tensors.items() if n.startswith(ENV)}
+        _check_count(saved.get("actions"), state.episode_length)
         if restore(game.env, saved) or game.over:
             return None
         game.over = True
@@ -110,6 +111,13 @@ class Collector:
         game, device = self.game, self.replay.device
         action, carry = self.actor.act(game.image(device), self.carry, game.first(device))
         return int(action), carry
+
+    def _checked(self, carry: Acting) -> Acting:
+        """A carry that was read from a file, where nothing in it leads out of what it indexes."""
+        known = (carry.action >= 0) & (carry.action < self.actor.world.spaces.action.n)
+        if bool(known.all()) and self.actor.world.can_go_on(carry.world):
+            return carry
+        raise UserError("checkpoint", "what its agent takes along leads nowhere; start a new run")
 
     def _as_named_today(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
         """Checkpoints of format 1 kept the world model's carry under another name, and no other."""
@@ -129,6 +137,13 @@ class Collector:
             "obs": torch.from_numpy(self.game.obs.copy()),
             "over": torch.tensor(self.game.over),
         }
+
+
+def _check_count(actions: np.ndarray | None, steps: int) -> None:
+    """Actions that are no list of numbers are told of where they are played."""
+    if actions is not None and actions.ndim == 1 and len(actions) != steps:
+        told = f"holds {len(actions)} actions of an episode of {steps} steps"
+        raise UserError("checkpoint", f"{told}; start a new run")
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -146,9 +146,9 @@ def _play_all(
     stopping: Stopping,
 ) -> list[Score]:
     tables = [_Table(env, protocol) for env in envs]
-    waiting = list(seeds)
+    waiting = iter(seeds)  # There may be more than fit into a list.
     for table in tables:
-        table.begin(waiting.pop(0))
+        table.begin(next(waiting))
     scores: list[Score] = []
     fresh = player.begin(len(tables))
     carry = clone(fresh)
@@ -170,7 +170,7 @@ def _play_all(
             if score.seed != UNCOUNTED_SEED:
                 scores.append(score)
             # With no game left to begin, a table plays on unseen, and the batch keeps its shape.
-            table.begin(waiting.pop(0) if waiting else UNCOUNTED_SEED)
+            table.begin(next(waiting, UNCOUNTED_SEED))
     return scores
 
 

@@ -45,6 +45,14 @@ class RunState:
         values = {field.name: _read(record, field.name) for field in fields(cls)}
         return cls(**values)
 
+    def check(self, step: int) -> None:
+        """Raises `UserError` unless it counts as the run at the checkpoint of that step had to."""
+        added = self.replay.get("added")
+        # A row for each step, and at most one more for each episode's end.
+        rows = isinstance(added, int) and step <= added <= 2 * step
+        if self.step != step or not rows or max(self.trained_steps, self.episode_length) > step:
+            raise UserError("checkpoint", "its state.json counts steps that were never taken")
+
 
 LARGEST = 2**63 - 1
 """Larger integers fit no tensor and no seed."""

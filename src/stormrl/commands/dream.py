@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from stormrl.commands.flags import AllowImport, parse
-from stormrl.commands.output import messages, print_json, results, say, warn, writing
+from stormrl.commands.flags import AllowImport, MaxSize, parse
+from stormrl.commands.output import busy, messages, print_json, results, say, warn, writing
+from stormrl.config.limits import MAX_SIZE
+from stormrl.disk.files import make_way
 from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
 from stormrl.seeds import FILM_SEED
@@ -58,6 +60,7 @@ class DreamOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     allow_import: AllowImport = ()
+    max_size: MaxSize = MAX_SIZE
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -71,7 +74,9 @@ def main(args: Sequence[str]) -> int:
     from stormrl.runs.agent import Agent
     from stormrl.runs.film import dreams
 
-    agent = Agent.load(options.run, options.step, options.device, options.allow_import)
+    agent = Agent.load(
+        options.run, options.step, options.device, options.allow_import, options.max_size
+    )
     warn(agent.warnings)
     paths = film_paths(options.out or agent.path / "videos" / f"film-{agent.step:08d}")
     horizon = (
@@ -79,7 +84,7 @@ def main(args: Sequence[str]) -> int:
     )
     console = messages()
     console.quiet = options.json
-    with console.status(f"dreaming of {agent.config.env}"), StopRequest() as stop:
+    with busy(console, f"dreaming of {agent.config.env}"), StopRequest() as stop:
         seen = dreams(
             agent,
             options.episodes,
@@ -92,6 +97,9 @@ def main(args: Sequence[str]) -> int:
         )
     record = _record(agent, options, seen)
     with writing(paths[0]):
+        if options.out is None:  # In a run that somebody else may have made.
+            for path in paths:
+                make_way(path)
         _write(paths, seen, record)
     if options.json:
         print_json({**record, "files": [str(path) for path in paths]})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.flags import AllowImport, parse
-from stormrl.commands.output import messages, number, print_json, results, table, warn
+from stormrl.commands.flags import AllowImport, MaxSize, parse
+from stormrl.commands.output import busy, messages, number, print_json, results, table, warn
+from stormrl.config.limits import MAX_SIZE
 from stormrl.errors import UserError
 from stormrl.seeds import EVALUATION_SEED
 
@@ -40,6 +41,7 @@ class EvalOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     allow_import: AllowImport = ()
+    max_size: MaxSize = MAX_SIZE
     json: bool = False
     """Print nothing but one JSON object on standard output."""
 
@@ -56,14 +58,16 @@ def main(args: Sequence[str]) -> int:
     from stormrl.scores.file import write_scores
     from stormrl.scores.summary import summary
 
-    agent = Agent.load(options.run, options.step, options.device, options.allow_import)
+    agent = Agent.load(
+        options.run, options.step, options.device, options.allow_import, options.max_size
+    )
     warn(agent.warnings)
     protocol = _protocol(agent, options)
     episodes = options.episodes or protocol.evaluation_episodes
     console = messages()
     console.quiet = options.json
     doing = f"playing {episodes} episodes of {agent.config.env}"
-    with console.status(doing), StopRequest() as stop:
+    with busy(console, doing), StopRequest() as stop:
         scores = agent_scores(agent, episodes, protocol, options.seed, stop.asked)
     if count := sum(score.cut_short for score in scores):
         warn([cut_short(count, episodes, protocol)])

@@ -69,6 +69,15 @@ EnvKwargs = Annotated[
     ),
 ]
 """The flag of every command that builds an environment anew."""
+MaxSize = Annotated[
+    int,
+    tyro.conf.arg(
+        metavar="NUMBERS",
+        help="Most numbers that a network, a batch or a memory of the run may hold: its config "
+        "could ask for more than the machine has.",
+    ),
+]
+"""The flag of every command that builds what a run describes."""
 
 FLAT = tyro.conf.AvoidSubcommands
 """A union of parts makes no subcommands: its flags are those of the default's type."""

@@ -13,12 +13,14 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
 from stormrl.disk.jsonlines import plain
 from stormrl.errors import UserError
 from stormrl.machine.lenient import lenient
+from stormrl.machine.terminal import TextConsole
 
 STDOUT, STDERR = 1, 2
 C_LIBRARY = "ucrtbase" if sys.platform == "win32" else None
@@ -70,17 +72,22 @@ def _real_output() -> Iterator[TextIO]:
 
 def results() -> Console:
     """Where a person reads what a command has found out."""
-    return Console(highlight=False)
+    return TextConsole(highlight=False)
 
 
 def messages() -> Console:
     """Where a person reads what a command does; dropped if nobody is left to."""
-    return Console(file=lenient(sys.stderr), highlight=False)
+    return TextConsole(file=lenient(sys.stderr), highlight=False)
 
 
 def say(console: Console, text: str) -> None:
     """Words as they are, in lines as they are: a path or command in them can be copied."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def busy(console: Console, text: str) -> Status:
+    """Shown while it is entered: what goes on, in words as they are."""
+    return console.status(Text(text))
 
 
 def warn(warnings: Iterable[str]) -> None:

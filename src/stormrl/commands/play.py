@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stormrl.commands.flags import AllowImport, parse
+from stormrl.commands.flags import AllowImport, MaxSize, parse
 from stormrl.commands.output import messages, print_json, say, warn
+from stormrl.config.limits import MAX_SIZE
 from stormrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class PlayOptions:
     device: str = "cpu"
     """auto, cpu, cuda or cuda:N. One game's steps are too small to gain from a GPU."""
     allow_import: AllowImport = ()
+    max_size: MaxSize = MAX_SIZE
     json: bool = False
     """Print nothing but one JSON object, with the page's address, on standard output."""
 
@@ -63,7 +65,9 @@ def main(args: Sequence[str]) -> int:
     from stormrl.play.server import Server
     from stormrl.runs.agent import Agent
 
-    agent = Agent.load(options.run, options.step, options.device, options.allow_import)
+    agent = Agent.load(
+        options.run, options.step, options.device, options.allow_import, options.max_size
+    )
     warn(agent.warnings)
     agent.check_game(find_protocol(agent.config.protocol))  # Else its page should not open.
     guard = Guard.of(options.host)

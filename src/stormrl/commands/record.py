@@ -11,6 +11,7 @@ import tyro
 
 from stormrl.commands.flags import EnvKwargs, parse
 from stormrl.commands.output import (
+    busy,
     messages,
     number,
     print_json,
@@ -66,7 +67,7 @@ def main(args: Sequence[str]) -> int:
     console = messages()
     console.quiet = options.json
     doing = f"playing {options.episodes} episodes of {options.env}"
-    with console.status(doing), StopRequest() as stop:
+    with busy(console, doing), StopRequest() as stop:
         recording = record(
             options.env,
             protocol,

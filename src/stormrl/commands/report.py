@@ -11,6 +11,9 @@ import tyro
 
 from stormrl.commands.flags import AllowImport, parse
 from stormrl.commands.output import messages, print_json, results, say, writing
+from stormrl.disk.files import make_way
+
+PAGE = Path("report.html")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class ReportOptions:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
     """Directories of runs, or pretrained:NAME."""
-    out: Path = Path("report.html")
+    out: Path = PAGE
     """Page to write."""
     videos: bool = True
     """Put a dream of each game on the page."""
@@ -45,6 +48,8 @@ def main(args: Sequence[str]) -> int:
         page = html(overview, options.videos)
     with writing(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
+        if options.out == PAGE:  # Nobody has chosen what lies there.
+            make_way(options.out)
         options.out.write_text(page, encoding="utf-8", errors="replace")
     record = overview.as_dict() | {"out": str(options.out)}
     if options.json:

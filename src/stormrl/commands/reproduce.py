@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from stormrl.commands.flags import parse
-from stormrl.commands.output import messages, number, print_json, results, say, table
+from stormrl.commands.output import busy, messages, number, print_json, results, say, table
 from stormrl.commands.train import default_directory
 from stormrl.config.parts import RunConfig
 from stormrl.config.presets import agent_config
@@ -177,7 +177,7 @@ def _scored(run: RunDirectory, options: ReproduceOptions) -> ScoredRun:
 
     console = messages()
     console.quiet = options.json
-    with console.status(f"score of {run.path}"):
+    with busy(console, f"score of {run.path}"):
         return scored(run, PROTOCOLS[PROTOCOL], _episodes(options), options.device)
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from stormrl.commands.flags import AllowImport, EnvKwargs, flags, parse, parse_some
+from stormrl.commands.flags import AllowImport, EnvKwargs, MaxSize, flags, parse, parse_some
 from stormrl.commands.output import messages, say
+from stormrl.config.limits import MAX_SIZE
 from stormrl.config.parts import AgentConfig, RunConfig
 from stormrl.config.presets import agent_config
 from stormrl.config.validation import unchecked
@@ -41,8 +42,9 @@ class NewRun(RunConfig):
     """Directory of the new run; by default runs/<game>-<preset>-<size>-seed<seed>."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with this run exactly where it was saved. Of the flags here only --steps, for a later
-    end, --device, --allow-import, --wandb and --json can be given with it."""
+    end, --device, --allow-import, --max-size, --wandb and --json can be given with it."""
     allow_import: AllowImport = ()
+    max_size: MaxSize = MAX_SIZE
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Show the run in this project of Weights & Biases too; to be given again when it resumes."""
     world: Annotated[str, tyro.conf.arg(metavar="MODULE:CLASS")] = ""
@@ -72,6 +74,7 @@ class OldRun:
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Show the run in this project of Weights & Biases too, under the same name as before."""
     allow_import: AllowImport = ()
+    max_size: MaxSize = MAX_SIZE
     json: bool = False
     """Print nothing but one JSON object, at the end, on standard output."""
 
@@ -172,14 +175,9 @@ def _resume(args: Sequence[str]) -> int:
     options = parse(OldRun, args, PROG)
     run = whole.resumable(options.resume, options.allow_import)
     end = options.steps or run.config.steps
+    allowed = {"allow_import": options.allow_import, "max_size": options.max_size}
     if options.json:
-        outcome = whole.resume(
-            run.path,
-            options.steps,
-            wandb=options.wandb,
-            allow_import=options.allow_import,
-            device=options.device,
-        )
+        outcome = whole.resume(run.path, options.steps, wandb=options.wandb, **allowed)
     elif whole.is_finished(run, end):
         say(
             messages(),
@@ -190,13 +188,7 @@ def _resume(args: Sequence[str]) -> int:
     else:
         progress = TrainingProgress(end, whole.steps_done(run.path))
         outcome = whole.resume(
-            run.path,
-            options.steps,
-            progress,
-            say_start,
-            options.wandb,
-            options.allow_import,
-            options.device,
+            run.path, options.steps, progress, say_start, options.wandb, **allowed
         )
     return report(run.path, run.config, outcome, options.json)
 

@@ -162,3 +162,7 @@ class WorldConfig(Config):
     def positions(self) -> int | None:
         """Longest sequence that the model can see; None where there is no limit."""
         return None
+
+    def attention_scores(self, steps: int) -> int:
+        """Numbers by which a sequence of steps weighs itself; 0 where there is no attention."""
+        return 0

@@ -148,6 +148,10 @@ class WorldModelConfig(WorldConfig):
         """Longest sequence that the Transformer can see."""
         return self.sequence.max_length
 
+    def attention_scores(self, steps: int) -> int:
+        """Each step looks at each, in every head of every layer."""
+        return self.sequence.layers * self.sequence.heads * steps**2
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """A window fits into the sequence model."""
         longest = self.sequence.max_length

@@ -177,6 +177,10 @@ class TwmConfig(WorldConfig):
         """Frames to stack, one step of context, those that are learned from, and the next one."""
         return self.lead + self.batch_length + 2
 
+    def attention_scores(self, steps: int) -> int:
+        """Each of three tokens a step looks at each, in every head of every layer."""
+        return self.sequence.layers * self.sequence.heads * (3 * steps) ** 2
+
 
 @dataclass(frozen=True)
 class AdvantageConfig(Config):

@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,9 @@ from stormrl.errors import UserError
 
 COPIED_BYTES = 2**20
 """Read and written at a time where a file is copied."""
-JSON_LIMIT = 64 * 2**20
-"""No JSON file of a run comes near this many bytes; a larger one is not read into memory."""
+JSON_LIMIT = 32 * 2**20
+"""No JSON file of a run comes near this many bytes; a larger one is not read into memory, where it
+could take twenty times as many."""
 
 
 class Seal(NamedTuple):
@@ -50,8 +52,7 @@ class Seal(NamedTuple):
     def read(self, path: Path) -> bytes:
         """The sealed content. Raises `UserError` if the file holds anything else."""
         self.verify_size(path)
-        with readable(path):
-            content = path.read_bytes()
+        content = read_plain(path)
         self._check(path, Seal.of(content))
         return content
 
@@ -64,8 +65,7 @@ class Seal(NamedTuple):
 
     def verify_size(self, path: Path) -> None:
         """Raises `UserError` unless the file is as long as the sealed content."""
-        with readable(path):
-            self.check_size(path.stat().st_size, path)
+        self.check_size(plain_size(path), path)
 
     def check_size(self, size: int, path: Path) -> None:
         """The same for a file whose size is known already."""
@@ -78,9 +78,18 @@ class Seal(NamedTuple):
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file and return when it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
+    """Write a new file and return when it is on the disk.
+
+    Raises `FileExistsError` if something bears its name: a link there would lead anywhere.
+    """
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """The same for a content that need not be in memory all at once."""
+    with open(path, "xb") as file:
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 
@@ -92,8 +101,14 @@ def partial(path: Path) -> Path:
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file so that, whatever happens, the old or the new content is there as a whole."""
+    replace_parts(path, [content])
+
+
+def replace_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """The same for a content that need not be in memory all at once."""
     try:
-        write(partial(path), content)
+        partial(path).unlink(missing_ok=True)
+        write_parts(partial(path), parts)
         os.replace(partial(path), path)
     except BaseException:
         with suppress(OSError):
@@ -110,7 +125,8 @@ def replace_by_copy(path: Path, source: Path) -> Seal:
     try:
         with readable(source):
             file = source.open("rb")
-        with file, partial(path).open("wb") as copy:
+        partial(path).unlink(missing_ok=True)
+        with file, partial(path).open("xb") as copy:
             shutil.copyfileobj(file, copy, COPIED_BYTES)
             copy.flush()
             os.fsync(copy.fileno())
@@ -155,10 +171,46 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_limited(path: Path, limit: int) -> bytes:
     """The content of a file. Raises `UserError`, and takes no memory, beyond `limit` bytes."""
+    if plain_size(path) > limit:
+        raise UserError(str(path), "is far too large: it is not a file of stormrl")
+    return read_plain(path)
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a file whose size is known to be bearable. Raises `UserError`."""
     with readable(path):
-        if path.stat().st_size > limit:
-            raise UserError(str(path), "is far too large: it is not a file of stormrl")
         return path.read_bytes()
+
+
+def plain_size(path: Path) -> int:
+    """Bytes of a file that is to be read.
+
+    Raises `UserError` for what is no plain file: a pipe would be waited for, a device has no end.
+    """
+    with readable(path):
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(str(path), "is no plain file; put the file itself there")
+    return found.st_size
+
+
+def make_own(path: Path) -> None:
+    """What is to be written into where it lies is missing, or a file that has no other name.
+
+    One that has, as in a backup made of hard links, becomes a copy: what is written goes there
+    alone. Raises `UserError` for a link and for what is no plain file, which lead anywhere.
+    """
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(str(path), "is no plain file; put the file itself there")
+        if found.st_nlink > 1:
+            replace_by_copy(path, path)
+
+
+def make_way(path: Path) -> None:
+    """Whatever bears the name of a file that is made anew goes: a link would lead anywhere."""
+    path.unlink(missing_ok=True)
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ def held(path: Path) -> Iterator[None]:
     Raises `HeldElsewhere` at once if somebody has it, and `OSError` if the file cannot be made or
     locked.
     """
+    _refuse_link(path)
     lock = FileLock(path, blocking=False)
     try:
         taken = lock.acquire()
@@ -41,6 +43,14 @@ def held(path: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):  # Windows removes no file that is locked.
                 path.unlink()
+
+
+def _refuse_link(path: Path) -> None:
+    """It is emptied and signed: what lies there must be nobody else's file."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise OSError(None, f"{path.name} is a link or no plain file; remove it")
 
 
 def _sign(path: Path) -> None:

@@ -26,6 +26,7 @@ from stormrl.disk.files import (
 )
 from stormrl.disk.lock import HeldElsewhere, held
 from stormrl.disk.pretrained import PREFIX, unpacked
+from stormrl.disk.tree import refuse_foreign
 from stormrl.errors import UserError
 from stormrl.machine.provenance import provenance
 from stormrl.spaces import Spaces, spaces_from_json
@@ -89,7 +90,8 @@ class RunDirectory:
         Its environment is made of what is installed alone; allow_import: modules that may be
         imported for it from wherever Python finds them.
         Raises `UserError` if it is missing, foreign, damaged, of a newer format, or holds a link
-        that leads out of it; and as `stormrl.disk.pretrained.unpacked` does.
+        that leads out of it or anything else that is neither file nor folder; and as
+        `stormrl.disk.pretrained.unpacked` does.
         """
         path = _located(path)
         try:
@@ -99,7 +101,7 @@ class RunDirectory:
         if not is_run:
             problem = f"has no {CONFIG}" if path.exists() else "does not exist"
             raise UserError("run_dir", f"{path} {problem}; give the directory of a stormrl run")
-        _refuse_ways_out(path)
+        refuse_foreign(path)
         record = migrated(read_json(path / CONFIG), path / CONFIG)
         config = config_from_dict(record.get("config"), own_parts(path, allow_import))
         config = replace_fields(config, env=read_id(config.env, path, allow_import))
@@ -211,15 +213,6 @@ def _recorded_seal(record: dict[str, Any], config: RunConfig, path: Path) -> Sea
     except ValueError:
         problem = "does not hold size and checksum of the run's demonstration"
         raise UserError(str(path), f"{problem}; give the directory of a stormrl run") from None
-
-
-def _refuse_ways_out(path: Path) -> None:
-    """No link in a run that somebody else made may have anything outside of it overwritten."""
-    root = path.resolve()
-    with readable(path):
-        for entry in path.rglob("*"):
-            if entry.is_symlink() and not entry.resolve().is_relative_to(root):
-                raise UserError(str(entry), "is a link out of the run; put the file itself there")
 
 
 @contextmanager

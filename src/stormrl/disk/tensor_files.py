@@ -12,8 +12,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stormrl.disk.files import readable
+from stormrl.disk.files import plain_size, readable
 from stormrl.errors import UserError
+
+HEADER_LIMIT = 16 * 2**20
+"""No header of a file of ours comes near this many bytes; each tensor takes some hundred."""
 
 
 class Layout(NamedTuple):
@@ -31,6 +34,7 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = No
 
 def from_bytes(content: bytes, path: Path) -> dict[str, Tensor]:
     """The tensors in the content of `path`, on CPU. Raises `UserError` if it is malformed."""
+    _check_header(content[:8], path)
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -67,6 +71,15 @@ def metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def check_finite(saved: Mapping[str, Tensor], group: str) -> None:
+    """Raises `UserError`, which names it, if a tensor holds numbers that are not finite."""
+    bad = [name for name, tensor in saved.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        what = f"{group} holds numbers that are not finite, in {bad[0]!r}{others}"
+        raise UserError("checkpoint", f"{what}; use another one, the agent has learned nothing")
+
+
 def check_tensors(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], group: str) -> None:
     """Raises `UserError` unless `saved` can take the place of `live`, tensor for tensor."""
     for name in sorted(saved.keys() - live.keys()):
@@ -86,11 +99,20 @@ def check_tensors(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], group
 @contextmanager
 def _opened(path: Path) -> Iterator[safetensors.safe_open]:
     """Only the header is read, and checked against the file's size."""
+    plain_size(path)
+    with readable(path), path.open("rb") as start:
+        _check_header(start.read(8), path)
     try:
         with readable(path), safetensors.safe_open(path, framework="pt") as file:
             yield file
     except safetensors.SafetensorError as error:
         raise UserError(str(path), f"is not a usable safetensors file: {error}") from None
+
+
+def _check_header(start: bytes, path: Path) -> None:
+    """A file begins with the length of its header, which as objects takes many times as much."""
+    if int.from_bytes(start, "little") > HEADER_LIMIT:
+        raise UserError(str(path), "is not a usable safetensors file: its header is far too large")
 
 
 def _owned(tensor: Tensor) -> Tensor:

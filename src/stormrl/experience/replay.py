@@ -83,6 +83,12 @@ class Replay:
         self._lost.fill_(added - len(self))
         self._oldest.fill_(added % self.capacity if added > self.capacity else 0)
 
+    def check_actions(self, count: int) -> None:
+        """Raises `UserError` if one of the steps that were read holds an action that is none."""
+        action = self.action[: len(self)]
+        if bool(((action < 0) | (action >= count)).any()):
+            raise UserError("replay", f"holds other actions than 0 to {count - 1}; start a new run")
+
     def sample(self, windows: int, length: int, rewarded: int = 0) -> Batch:
         """`windows` drawn stretches of `length` successive steps (with replacement).
 

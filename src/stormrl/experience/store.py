@@ -86,9 +86,10 @@ class ReplayStore:
         self._chunks = [chunk for chunk in self._chunks if chunk.end > oldest]
         return {"added": replay.added, "chunks": [chunk.as_dict() for chunk in self._chunks]}
 
-    def verify(self, manifest: Manifest) -> None:
-        """Raises `UserError` unless every file of the manifest is there and undamaged."""
+    def verify(self, manifest: Manifest, replay: Replay) -> None:
+        """Raises `UserError` unless every file of the manifest is there, undamaged, and fits."""
         for chunk in _parse(manifest):
+            self._check_layout(replay, chunk)
             chunk.seal.verify(self.folder / chunk.file)
 
     def restore(self, replay: Replay, manifest: Manifest) -> None:
@@ -127,13 +128,7 @@ class ReplayStore:
 
     def _read(self, replay: Replay, chunk: Chunk) -> None:
         path = self.folder / chunk.file
-        expected = {
-            field: Layout(DTYPES[ring.dtype], (chunk.count, *ring.shape[1:]))
-            for field, ring in _rings(replay).items()
-        }
-        # Known from the header alone, before the content takes memory.
-        if tensor_files.layouts(path) != expected:
-            raise UserError(str(path), "does not hold steps of this run's kind")
+        self._check_layout(replay, chunk)
         tensors = tensor_files.from_bytes(chunk.seal.read(path), path)
         # Steps that the ring no longer held are overwritten again by the chunks that follow.
         for field, ring in _rings(replay).items():
@@ -142,6 +137,16 @@ class ReplayStore:
                 length = slots.stop - slots.start
                 ring[slots] = steps[:length].to(ring.device)
                 steps = steps[length:]
+
+    def _check_layout(self, replay: Replay, chunk: Chunk) -> None:
+        """Known from the header alone, before the content takes memory or time."""
+        path = self.folder / chunk.file
+        expected = {
+            field: Layout(DTYPES[ring.dtype], (chunk.count, *ring.shape[1:]))
+            for field, ring in _rings(replay).items()
+        }
+        if tensor_files.layouts(path) != expected:
+            raise UserError(str(path), "does not hold steps of this run's kind")
 
 
 def _rings(replay: Replay) -> dict[str, Tensor]:
@@ -178,6 +183,6 @@ def _chunk(record: object) -> Chunk:
             except ValueError:
                 pass
             else:
-                if first >= 0 and count > 0 and file == chunk.file:
+                if first >= 0 and 0 < count <= CHUNK_STEPS and file == chunk.file:
                     return chunk
     raise UserError("replay", "an entry of the checkpoint's list of replay files is damaged")

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stormrl.machine.lenient import lenient
+from stormrl.machine.terminal import TextConsole
 
 EPISODES_IN_MEAN = 20
 RATE_WINDOW_S = 30.0
@@ -76,7 +77,7 @@ class TrainingProgress:
         clock: Callable[[], float] = time.monotonic,
         limit_s: float | None = None,
     ) -> None:
-        console = console or Console(file=lenient(sys.stderr))
+        console = console or TextConsole(file=lenient(sys.stderr))
         self._display = (
             _TerminalDisplay(console) if console.is_interactive else _LogDisplay(console)
         )

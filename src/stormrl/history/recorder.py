@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from stormrl.disk.files import replace, writable
+from stormrl.disk.files import make_way, replace, writable
 from stormrl.disk.jsonlines import JsonLines, keep_until, plain, truncate
 from stormrl.disk.run_files import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
 from stormrl.errors import UserError
@@ -227,6 +227,7 @@ class Recorder:
         """Write uint8 [T, H, W, 3] to videos/<name>-<step>.mp4, whose path is returned."""
         path = self._run_dir / "videos" / f"{name}-{step:08d}.mp4"
         try:
+            make_way(path)
             write_mp4(path, frames, fps)
         except Exception as error:
             self._warn(f"{path} is not written: {one_line(error)}")

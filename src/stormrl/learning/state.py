@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from stormrl.disk.tensor_files import check_tensors
+from stormrl.disk.tensor_files import check_finite, check_tensors
 from stormrl.learning.learner import Learner
 
 
@@ -31,17 +31,17 @@ def learner_tensors(learner: Learner) -> dict[str, dict[str, Tensor]]:
     }
 
 
+NETWORKS = ("world_model", "actor_critic")
+"""Groups of tensors that playing takes."""
+
+
 def restore_learner(learner: Learner, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Put a learner of the same configuration into a saved state.
 
-    Raises `UserError`, and changes nothing, if any tensor is missing, unknown, or of another shape
-    or dtype. Groups that are no part of a learner are ignored.
+    Raises `UserError`, and changes nothing, if any tensor is missing, unknown, of another shape or
+    dtype, or one of a network not finite. Groups that are no part of a learner are ignored.
     """
-    live = learner_tensors(learner)
-    for group in live:
-        check_tensors(live[group], tensors.get(group, {}), group)
-    for group in live:
-        copy_tensors(live[group], tensors[group])
+    _restore(learner_tensors(learner), tensors)
 
 
 def restore_models(learner: Learner, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -50,9 +50,18 @@ def restore_models(learner: Learner, tensors: Mapping[str, Mapping[str, Tensor]]
         "world_model": module_tensors(learner.world_model),
         "actor_critic": module_tensors(learner.actor_critic),
     }
+    _restore(live, tensors)
+
+
+def _restore(
+    live: Mapping[str, Mapping[str, Tensor]], saved: Mapping[str, Mapping[str, Tensor]]
+) -> None:
     for group, members in live.items():
-        check_tensors(members, tensors.get(group, {}), group)
-        copy_tensors(members, tensors[group])
+        check_tensors(members, saved.get(group, {}), group)
+        if group in NETWORKS:
+            check_finite(saved[group], group)
+    for group, members in live.items():
+        copy_tensors(members, saved[group])
 
 
 def largest_state(learner: Learner) -> int:

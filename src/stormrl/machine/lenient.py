@@ -1,9 +1,19 @@
-"""A place for words that nobody may be there to read."""
+"""A place for words that nobody may be there to read, and words that anybody may have written."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import IO, Any, TextIO, cast
+
+
+def printable(text: str) -> str:
+    """A text with a sign in the place of every character that cannot be printed.
+
+    Names and messages come from files and games: what a terminal would obey is shown as what it is.
+    """
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 class LenientStream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import Any, NamedTuple
 from stormrl.config.json import CONFIG
 from stormrl.config.parts import RunConfig
 from stormrl.disk import checkpoint
-from stormrl.disk.files import read_json, read_limited
-from stormrl.disk.jsonlines import HISTORY_LIMIT, is_number
+from stormrl.disk.files import plain_size, read_json
+from stormrl.disk.jsonlines import is_number, kept_every, lines, parsed
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.disk.run_files import DIAGNOSES, EPISODES, FAILURE, METRICS, SCORES
 from stormrl.errors import UserError
+from stormrl.machine.lenient import printable
 from stormrl.scores.on_track import Track, track
 
 Line = dict[str, Any]
@@ -141,19 +141,30 @@ def read_run(path: Path, allow_import: Sequence[str] = ()) -> Run | Unreadable:
 
 def salvaged(path: Path, problems: list[str]) -> list[Line]:
     """The lines of a history that are whole; what is wrong with the file goes to `problems`."""
+    records: list[Line] = []
+    damaged: list[int] = []
+    number, every = 0, 1
     try:
-        lines = read_limited(path, HISTORY_LIMIT).splitlines()
+        plain_size(path)  # Elsewhere one that is missing is an empty one.
+        every = kept_every(path)
+        for number, line in lines(path):
+            if (number - 1) % every:
+                continue
+            record = parsed(line)
+            if record is None:
+                damaged.append(number)
+            else:
+                records.append(record)
     except UserError as error:
         problems.append(f"{path.name} {error.message}")
-        return []
-    records = [_parsed(line) for line in lines]
-    damaged = [number for number, record in enumerate(records, start=1) if record is None]
+    if every > 1:
+        problems.append(f"{path.name} is long: every {every}th of its lines is read")
     if damaged:
         problems.append(
-            f"{path.name}: {len(damaged)} of {len(lines)} lines are damaged and left out, "
+            f"{path.name}: {len(damaged)} of {number} lines are damaged and left out, "
             f"the first is line {damaged[0]}"
         )
-    return [record for record in records if record is not None]
+    return records
 
 
 def numbers(lines: Sequence[Line], name: str) -> Series:
@@ -165,13 +176,6 @@ def numbers(lines: Sequence[Line], name: str) -> Series:
             series.steps.append(step)
             series.values.append(value)
     return series
-
-
-def printable(text: str) -> str:
-    """A text with a sign in the place of every character that cannot be printed."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
 
 
 def newest_evaluation(scores: Sequence[Line], protocol: str) -> Evaluation | None:
@@ -190,14 +194,6 @@ def newest_evaluation(scores: Sequence[Line], protocol: str) -> Evaluation | Non
         return None
     step, name = max(played, key=lambda found: (found[1] == protocol, found[0]))
     return Evaluation(step, name, tuple(played[step, name].values()))
-
-
-def _parsed(line: bytes) -> Line | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def _saved(path: Path, problems: list[str]) -> int | None:

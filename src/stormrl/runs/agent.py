@@ -10,18 +10,20 @@ import numpy as np
 import torch
 
 from stormrl.acting.actor import Acting
+from stormrl.config.limits import MAX_SIZE
 from stormrl.config.parts import RunConfig
 from stormrl.disk import checkpoint
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import Protocol, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.learning.learner import Learner
+from stormrl.learning.size import check_size
 from stormrl.learning.state import largest_state, restore_models
 from stormrl.machine.device import Backend, choose_device
-from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
+from stormrl.spaces import MOST_ACTIONS, DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import image_tensor
 
-_BIASES = re.compile(r"actor\.[0-9]+\.bias")
+_BIASES = re.compile(r"actor\.[0-9]{1,9}\.bias")
 
 
 class Agent:
@@ -47,16 +49,19 @@ class Agent:
         step: int | None = None,
         device: str = "auto",
         allow_import: Sequence[str] = (),
+        max_size: int = MAX_SIZE,
     ) -> Agent:
         """The agent of a run directory, at its newest checkpoint or at a given one.
 
         `pretrained:NAME` is an agent that comes with the package. allow_import: modules of the
-        run's environment that may be imported though they are not installed.
-        Raises `UserError` if the run or the checkpoint cannot be read.
+        run's environment that may be imported though they are not installed. max_size: numbers that
+        a part of it may hold.
+        Raises `UserError` if the run or the checkpoint cannot be read, or asks for more.
         """
         directory = RunDirectory.open(run, allow_import)
         config = directory.config
         spaces = directory.spaces or spaces_by_weights(directory.path)
+        check_size(config.agent, spaces, max_size)
         learner = Learner(config.agent, spaces, Backend(choose_device(device)))
         saved = checkpoint.load(directory.path, step, limit=largest_state(learner))
         restore_models(learner, saved.tensors)
@@ -95,6 +100,7 @@ def spaces_by_weights(run: Path) -> Spaces:
     layouts = checkpoint.layouts(run, "actor_critic")
     biases = {name: layout for name, layout in layouts.items() if _BIASES.fullmatch(name)}
     last = max(biases, key=lambda name: int(name.split(".")[1]), default=None)
-    if last is None:
+    shape = () if last is None else biases[last].shape
+    if len(shape) != 1 or not 0 < shape[0] <= MOST_ACTIONS:
         raise UserError("run_dir", f"{run} holds no policy; give the directory of a stormrl run")
-    return Spaces(ImageSpace(64, 64, 3), DiscreteSpace(biases[last].shape[0]))
+    return Spaces(ImageSpace(64, 64, 3), DiscreteSpace(shape[0]))

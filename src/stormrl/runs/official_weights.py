@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stormrl.config.parts import RunConfig
 from stormrl.config.presets import agent_config
 from stormrl.disk import checkpoint
-from stormrl.disk.files import readable, reason, replace
+from stormrl.disk.files import plain_size, readable, reason, replace
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.envs import find_protocol, make_env, spaces_of
 from stormrl.errors import UserError
@@ -96,6 +96,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises `UserError` if it is missing, damaged, or holds anything else.
     """
     path = Path(path)
+    plain_size(path)
     remedy = "give a file that the released code has saved"
     try:
         with readable(path):
@@ -227,6 +228,8 @@ def _check(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: 
             raise _wrong(source, f"holds {name!r} of shape {shapes}")
         if given[name].dtype != tensor.dtype:
             raise _wrong(source, f"holds {name!r} as {given[name].dtype}, not {tensor.dtype}")
+        if not bool(given[name].isfinite().all()):
+            raise UserError(str(source), f"holds numbers that are not finite, in {name!r}")
 
 
 def _wrong(source: str | Path, what: str) -> UserError:

@@ -191,6 +191,7 @@ class Trainer:
         for warning in saved.warnings:
             self.progress.message(warning)
         state = RunState.from_record(saved.state)
+        state.check(saved.step)
         counts = self._counts()
         for group, members in counts.items():
             check_tensors(members, saved.tensors.get(group, {}), group)
@@ -199,6 +200,7 @@ class Trainer:
         for group, members in counts.items():
             copy_tensors(members, saved.tensors[group])
         self.store.restore(self.replay, state.replay)
+        self.replay.check_actions(self.spaces.action.n)
         self.step, self.elapsed_s = state.step, state.elapsed_s
         self.collector.finals = self.replay.added - state.step
         self._saved_step, self._saved_pretrained = state.step, state.pretrained
@@ -340,7 +342,7 @@ class Trainer:
         )
 
     def _verify(self, record: dict[str, Any]) -> None:
-        self.store.verify(RunState.from_record(record).replay)
+        self.store.verify(RunState.from_record(record).replay, self.replay)
 
     def _record_cut_short(self) -> None:
         if self._cut_short is None:

@@ -15,6 +15,7 @@ import torch
 
 from stormrl.acting.evaluate import Score, evaluate
 from stormrl.config.json import CONFIG, config_from_dict
+from stormrl.config.limits import MAX_SIZE
 from stormrl.config.parts import RunConfig, to_dict
 from stormrl.disk import checkpoint
 from stormrl.disk.files import read_json, replace
@@ -26,6 +27,7 @@ from stormrl.errors import UserError
 from stormrl.experience.demonstration import check_demonstration
 from stormrl.history.progress import Progress, SilentProgress
 from stormrl.history.recorder import import_wandb
+from stormrl.learning.size import check_size
 from stormrl.machine.device import (
     choose_capture,
     choose_compile,
@@ -85,16 +87,21 @@ def resume(
     wandb: str | None = None,
     allow_import: Sequence[str] = (),
     device: str | None = None,
+    max_size: int = MAX_SIZE,
 ) -> Outcome:
     """Go on with a run exactly where its last checkpoint was saved.
 
     steps: a new end of the run, beyond what it has done. A run that has finished is left as it is.
     wandb: as in `train`; what is not given again is not shown there any more. allow_import: modules
     of its environment that may be imported though they are not installed. device: another one than
-    the run's, this time; from there on its bits are others.
-    Raises `UserError` if the run cannot be read, has gone beyond `steps`, or holds networks alone.
+    the run's, this time; from there on its bits are others. max_size: numbers that a part of it may
+    hold.
+    Raises `UserError` if the run cannot be read, asks for more, has gone beyond `steps`, or holds
+    networks alone.
     """
     run = resumable(run_dir, allow_import)
+    if run.spaces is not None:
+        check_size(run.config.agent, run.spaces, max_size)
     if run.config.precision == "auto":
         precision = settled_before(moved(run.config, device)).precision
         run = _rewritten(run, dataclasses.replace(run.config, precision=precision))
@@ -108,6 +115,7 @@ def resume(
         spaces = spaces_of(env)
         if run.spaces is None:
             run = _with_spaces(run, spaces)
+            check_size(config.agent, spaces, max_size)
         _check_memory(config, spaces, 0 if run.demonstration is None else run.demonstration.bytes)
         run = dataclasses.replace(run, config=config)
         return _train(run, env, progress, started, wandb, lambda: None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stormrl.acting.evaluate import Score
 from stormrl.disk.files import reason
-from stormrl.disk.jsonlines import JsonLines, read_jsonlines
+from stormrl.disk.jsonlines import JsonLines, stream
 from stormrl.disk.run_files import SCORES
 from stormrl.errors import UserError
 from stormrl.history.recorder import score_record
@@ -34,7 +34,7 @@ def read_scores(run: Path, step: int, protocol: str, seeds: Sequence[int]) -> li
     Of an episode that was played more than once, the last time counts.
     """
     played = {}
-    for line in read_jsonlines(run / SCORES):
+    for _, line in stream(run / SCORES):
         match line:
             case {"checkpoint_step": at, "protocol": rules, "seed": int(seed),
                   "return": int(total) | float(total), "length": int(length)}:  # fmt: skip

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from stormrl.history.progress import duration_text, short_number
 from stormrl.machine.lenient import lenient
+from stormrl.machine.terminal import TextConsole
 from stormrl.suite.session import Entry, State
 
 LOG_PERIOD_S = 30.0
@@ -54,7 +55,7 @@ class SuiteDisplay:
     def __init__(
         self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console = console or Console(file=lenient(sys.stderr), highlight=False)
+        self._console = console or TextConsole(file=lenient(sys.stderr), highlight=False)
         self._live = Live(
             console=self._console, auto_refresh=False, redirect_stdout=False, transient=True
         )

@@ -88,6 +88,7 @@ def _train(job: Job) -> Ended:
 
 def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
     from stormrl.config.json import CONFIG, config_from_dict
+    from stormrl.config.validation import LARGEST
     from stormrl.errors import UserError
     from stormrl.runs import whole
     from stormrl.suite.attempt_log import AttemptLog
@@ -103,7 +104,9 @@ def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
         if (path / CONFIG).exists():
             # Its game is the one that the suite was asked for.
             asked = [config.env.rpartition(":")[0]]
-            outcome = whole.resume(path, config.steps, log, started, allow_import=asked)
+            outcome = whole.resume(
+                path, config.steps, log, started, allow_import=asked, max_size=LARGEST
+            )
         else:
             outcome = whole.train(config, path, log, started)
     except UserError as error:

@@ -176,6 +176,12 @@ class WorldModel(World):
         known = memory.filled > 0
         return with_newest(memory, obs, is_first, posterior), View(z, h, known, posterior)
 
+    def can_go_on(self, carry: Carry) -> bool:
+        """Actions are the game's, and no more steps are remembered than there are places."""
+        assert isinstance(carry, Memory)
+        known = super().can_go_on(carry) and _below(carry.action, self.spaces.action.n)
+        return known and _below(carry.filled, self.acting.context + 1)
+
     def state(
         self,
         posterior: Float[Tensor, "B K C"],
@@ -335,6 +341,11 @@ class WorldModel(World):
         if self.config.free_nats_over == "batch":
             return masked_mean(kl, pairs).clamp(min=free)
         return masked_mean(kl.clamp(min=free), pairs)
+
+
+def _below(numbers: Tensor, end: int) -> bool:
+    """Whether whole numbers lie from 0 to before `end`."""
+    return bool(((numbers >= 0) & (numbers < end)).all())
 
 
 def _entropy(probs: Tensor) -> Tensor:

@@ -18,7 +18,17 @@ from stormrl.config.common import OptimizerConfig
 from stormrl.config.parts import AgentConfig
 from stormrl.errors import UserError
 from stormrl.spaces import Spaces
-from stormrl.types import Batch, Carry, Noise, Prediction, Trajectory, Uniform, View, clone
+from stormrl.types import (
+    Batch,
+    Carry,
+    Noise,
+    Prediction,
+    Trajectory,
+    Uniform,
+    View,
+    clone,
+    named_leaves,
+)
 
 if TYPE_CHECKING:
     from stormrl.worlds.mind import Mind
@@ -148,6 +158,14 @@ class World(nn.Module, ABC):
     def saved(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a carry of `see` in a checkpoint of format 1, by their names of today."""
         return leaves
+
+    def can_go_on(self, carry: Carry) -> bool:
+        """Whether a carry of `see` that was read from a file holds nothing that `see` cannot take.
+
+        Shapes and types are those of `begin` by then. By default all numbers are to be finite; a
+        model that indexes with some of them looks at those too.
+        """
+        return all(bool(leaf.isfinite().all()) for leaf in named_leaves(carry).values())
 
     # Dreaming.
 
