@@ -175,7 +175,11 @@ def _resume(args: Sequence[str]) -> int:
     options = parse(OldRun, args, PROG)
     run = whole.resumable(options.resume, options.allow_import)
     end = options.steps or run.config.steps
-    allowed = {"allow_import": options.allow_import, "max_size": options.max_size}
+    allowed = {
+        "allow_import": options.allow_import,
+        "device": options.device,
+        "max_size": options.max_size,
+    }
     if options.json:
         outcome = whole.resume(run.path, options.steps, wandb=options.wandb, **allowed)
     elif whole.is_finished(run, end):
