@@ -109,21 +109,27 @@ def web_server(app: ASGIApp) -> uvicorn.Server:
     import uvicorn
 
     from stormrl.play.messages import LARGEST
+    from stormrl.play.patience import ACCEPTED_AT_ONCE, Http, PatientServer
 
     config = uvicorn.Config(
         app,
+        http=Http,
         ws="websockets-sansio",
         ws_max_size=LARGEST,
         ws_max_queue=16,
+        ws_ping_interval=10,
+        ws_ping_timeout=10,
         ws_per_message_deflate=False,
+        backlog=ACCEPTED_AT_ONCE,
         access_log=False,
-        log_level="warning",
+        # All that it says below that is about what visitors send; our own mistakes the gate logs.
+        log_level="critical",
         timeout_graceful_shutdown=2,
         server_header=False,
         proxy_headers=False,
         lifespan="off",
     )
-    return uvicorn.Server(config)
+    return PatientServer(config)
 
 
 def _check(options: PlayOptions) -> None:

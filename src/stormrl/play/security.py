@@ -56,11 +56,19 @@ class Guard(NamedTuple):
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.token is None and _name(host) not in LOCAL_NAMES:
             return "this server answers to the names of this machine only"
-        if origin is not None and (urlsplit(origin).netloc or origin) != host:
+        if origin is not None and _place(origin) != host:
             return "this page comes from elsewhere"
         if self.token is not None and not _same(self.token, token or ""):
             return "the address lacks the token that stormrl play has printed"
         return None
+
+
+def _place(origin: str) -> str:
+    """Host and port of an origin, the whole of what is none."""
+    try:
+        return urlsplit(origin).netloc or origin
+    except ValueError:
+        return origin
 
 
 def _name(host: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,12 +19,12 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stormrl.machine.system import usable_cores
 from stormrl.play.packets import greeting
 from stormrl.play.security import HEADERS, Guard
-from stormrl.play.session import TOO_MANY, PlaySession
+from stormrl.play.session import FAILED, TOO_MANY, PlaySession, close_reason, tell_failure
 from stormrl.play.table import Table
 from stormrl.play.tape import PlayFilm, save
 from stormrl.runs.agent import Agent
@@ -32,6 +34,8 @@ from stormrl.seeds import GAME_SEED
 GAMES = 10_000
 """Seeds that a session has to itself."""
 STATIC = Path(__file__).parent / "static"
+
+log = logging.getLogger(__name__)
 
 
 class Server:
@@ -77,17 +81,41 @@ class Server:
         return FileResponse(self.recordings / name, filename=name)
 
     async def _play(self, socket: WebSocket) -> None:
-        await socket.accept()
-        if len(self.open) + self.waiting >= self.limit:
-            await socket.close(TOO_MANY, f"{self.limit} games are being played; close one")
-            return
+        with contextlib.suppress(WebSocketDisconnect):  # Before there was a game.
+            await socket.accept()
+            if not self._has_place():
+                await socket.close(TOO_MANY, f"{self.limit} games are being played; close one")
+                return
+            if (table := await self._seated(socket)) is not None:
+                await self._session(socket, table)
+
+    def _has_place(self) -> bool:
+        """Whether another may play; the tab that has been silent longest may have to go for it."""
+        if len(self.open) + self.waiting < self.limit:
+            return True
+        silent = [session for session in self.open if session.silent]
+        if not silent:
+            return False
+        longest = min(silent, key=lambda session: session.heard)
+        longest.displaced.set()
+        self.open.discard(longest)
+        return True
+
+    async def _seated(self, socket: WebSocket) -> Table | None:
+        """A game for the newcomer, who is told if it cannot be begun."""
         seed = GAME_SEED + GAMES * next(self.numbers)
         loop = asyncio.get_running_loop()
         self.waiting += 1
         try:
-            table = await loop.run_in_executor(self.executor, self._table, seed)
+            return await loop.run_in_executor(self.executor, self._table, seed)
+        except Exception as error:
+            tell_failure(error)
+            await socket.close(FAILED, close_reason(str(error)))
+            return None
         finally:
             self.waiting -= 1
+
+    async def _session(self, socket: WebSocket, table: Table) -> None:
         session = PlaySession(socket, table, self.executor, partial(self._save, table))
         self.open.add(session)
         try:
@@ -125,12 +153,19 @@ class Gate:
             token = self.guard.token
         refusal = self.guard.refusal(connection.headers, token)
         if refusal is None:
-            await self.app(scope, receive, _with_headers(send))
+            await self._passed(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": refusal})
         else:
             await PlainTextResponse(refusal + "\n", 403)(scope, receive, _with_headers(send))
+
+    async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            log.exception("a request has failed")
+            raise
 
 
 def _with_headers(send: Send) -> Send:

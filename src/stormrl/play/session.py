@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from stormrl.errors import UserError
 from stormrl.play.messages import Command, parse
 from stormrl.play.packets import Pace, Point, packet, point
 from stormrl.play.table import Table
@@ -30,6 +31,9 @@ MESSAGES, WITHIN_S = 500, 1.0
 """Messages in a time, after which a connection is closed."""
 PAUSE_S = 0.01
 """Time in which messages are collected before they are obeyed."""
+SILENT_S = 10.0
+"""After so long without a message a tab gives its place to one that asks for it; a page says what
+it has seen every three seconds."""
 POLICY, FAILED, TOO_MANY = 1008, 1011, 1013
 """WebSocket close codes."""
 
@@ -68,6 +72,9 @@ class PlaySession:
         self.ticks: deque[float] = deque(maxlen=30)
         self.step_ms = 0.0
         self.changed, self.asked = asyncio.Event(), asyncio.Event()
+        self.displaced = asyncio.Event()
+        self.heard = time.monotonic()
+        """When the last message came."""
         self.job: asyncio.Future[Any] | None = None
 
     async def run(self, hello: dict[str, Any]) -> None:
@@ -75,19 +82,28 @@ class PlaySession:
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._tell(self.socket.send_json({**hello, "unseen": UNSEEN}))
-                for part in (self._read, self._play, self._send):
+                for part in (self._read, self._play, self._send, self._leave):
                     tasks.create_task(part())
         except* WebSocketDisconnect:
             pass
         except* Closed as group:
             await self._close(group.exceptions[0])
         except* Exception as group:
-            log.exception("a game has failed")
+            tell_failure(group.exceptions[0])
             await self._close(Closed(FAILED, str(group.exceptions[0])))
         finally:
             # The step that is being played must not find the game taken away.
             if self.job is not None:
                 await asyncio.wait([self.job])
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody seems to look at the page."""
+        return time.monotonic() - self.heard > SILENT_S
+
+    async def _leave(self) -> None:
+        await self.displaced.wait()
+        raise Closed(TOO_MANY, "another tab plays now: nothing was heard from this one")
 
     async def _read(self) -> None:
         arrivals: deque[float] = deque(maxlen=MESSAGES)
@@ -96,10 +112,10 @@ class PlaySession:
             message = await self.socket.receive()
             if message["type"] != "websocket.receive":
                 raise WebSocketDisconnect(message.get("code", 1000))
-            now = time.monotonic()
-            if len(arrivals) == MESSAGES and now - arrivals[0] < WITHIN_S:
+            self.heard = time.monotonic()
+            if len(arrivals) == MESSAGES and self.heard - arrivals[0] < WITHIN_S:
                 raise Closed(POLICY, "too many messages at once")
-            arrivals.append(now)
+            arrivals.append(self.heard)
             try:
                 self._take(parse(message.get("text"), len(self.table.real.words)))
             except ValueError:
@@ -194,7 +210,18 @@ class PlaySession:
     async def _close(self, why: Exception) -> None:
         assert isinstance(why, Closed)
         if self.socket.client_state is WebSocketState.CONNECTED:
-            # A reason has room for 123 bytes.
-            reason = why.reason.encode()[:120].decode(errors="ignore")
             with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-                await self.socket.close(why.code, reason)
+                await self.socket.close(why.code, close_reason(why.reason))
+
+
+def tell_failure(error: Exception) -> None:
+    """An environment's fault is one line, our own a traceback."""
+    if isinstance(error, UserError):
+        log.error("a game has failed: %s", error)
+    else:
+        log.error("a game has failed", exc_info=error)
+
+
+def close_reason(text: str) -> str:
+    """As much of a text as a WebSocket's end has room for: 123 bytes."""
+    return text.encode(errors="replace")[:120].decode(errors="ignore")

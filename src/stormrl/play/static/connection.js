@@ -3,6 +3,8 @@
 const SOONEST_MS = 300;
 const LATEST_MS = 5000;
 const REFUSED = [1008, 1013];
+// A tab from which nothing is heard for ten seconds may lose its place to another one.
+const SIGN_OF_LIFE_MS = 3000;
 
 export class Connection {
   // hello(message), news(header, parts) -> promise, note(message), state(name, text)
@@ -11,11 +13,12 @@ export class Connection {
     this.wait = SOONEST_MS;
     this.drawn = Promise.resolve();
     this.open();
+    setInterval(() => this.send("seen", this.seen), SIGN_OF_LIFE_MS);
   }
 
   open() {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.received = 0;
+    this.received = this.seen = 0;
     this.socket = new WebSocket(`${scheme}//${location.host}/play${location.search}`);
     this.socket.binaryType = "arraybuffer";
     this.socket.onmessage = ({ data, target }) => this.receive(data, target);
@@ -40,7 +43,7 @@ export class Connection {
     // The server sends on only when told that a frame has been drawn: a slow page gets fewer.
     this.drawn = this.drawn
       .then(() => this.handlers.news(header, parts))
-      .finally(() => { if (socket === this.socket) this.send("seen", number); });
+      .finally(() => { if (socket === this.socket) this.send("seen", (this.seen = number)); });
   }
 
   closed({ code, reason }) {
