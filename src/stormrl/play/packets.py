@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from stormrl.disk.jsonlines import plain
+from stormrl.pictures.vectors import shown
 from stormrl.play.keys import buttons, idle
 from stormrl.play.real import RealGame
 from stormrl.play.table import DreamGame, Table
@@ -63,7 +64,7 @@ def packet(frame: int, table: Table, step: int, points: Sequence[Point], pace: P
     classes.
     """
     games = {"real": table.real, "dream": table.dream}
-    parts = {side: png(game.obs) for side, game in games.items()}
+    parts = {side: png(shown(game.obs)) for side, game in games.items()}
     parts |= {f"{s}_latent": latent(g.info) for s, g in games.items() if "latent" in g.info}
     header = {
         "frame": frame,

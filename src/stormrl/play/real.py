@@ -100,7 +100,7 @@ class RealGame:
 
     def _look(self) -> None:
         actor, device = self.agent.actor, self.agent.device
-        now = self.game.image(device), self.carry, self.game.first(device)
+        now = self.game.seen(device), self.carry, self.game.first(device)
         view, opinion, self.carry = actor.look(*now, self._uniform)
         self.info: dict[str, Any] = seen(view, opinion) | {"continues": self.continues}
 
