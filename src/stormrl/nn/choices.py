@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -65,6 +66,11 @@ class Choices:
             action = action * size + int(rng.choice(size, p=part / part.sum()))
             before += size
         return action
+
+    def joint(self, probs: np.ndarray) -> np.ndarray:
+        """Probability of every action, float [prod(sizes)]: of few actions, for eyes."""
+        parts = np.split(probs, np.cumsum(self.sizes)[:-1])
+        return reduce(lambda before, part: np.multiply.outer(before, part).ravel(), parts)
 
     def best(self, scores: Float[Tensor, "*n A"]) -> Int[Tensor, "*n"]:
         """The action of the highest score in every part."""
