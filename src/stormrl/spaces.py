@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 from stormrl.errors import UserError
 
 LARGEST_SIDE = 4096
-MOST_NUMBERS = 65_536
+MOST_NUMBERS = 16_384
 MOST_ACTIONS = 65_536
 """Choices of all parts together."""
 MOST_COMBINED = 2**62
