@@ -323,7 +323,7 @@ class Talking(gymnasium.Env):
 def test_check_env_tells_whether_to_train(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = EnvSpec("test/Talking-v0", Talking)
+    spec = EnvSpec("test/Talking-v0", lambda **_: Talking())
     monkeypatch.setitem(gymnasium.registry, spec.id, spec)
     assert main(["check-env", "stormrl/Catch-v0"]) == 0
     assert "stormrl train --env stormrl/Catch-v0" in capsys.readouterr().out
