@@ -37,6 +37,7 @@ from stormrl.machine.allocator import keep_freed_memory
 from stormrl.machine.device import choose_backend
 from stormrl.machine.provenance import provenance
 from stormrl.nn.attention import Block, SelfAttention, attention_bias, cacheable
+from stormrl.nn.choices import Choices
 from stormrl.nn.conv import Encoder
 from stormrl.nn.cpu.batch_norm import BatchNorm
 from stormrl.nn.cpu.strided import Doubling, Halving, halve_relu
@@ -248,7 +249,9 @@ def cached_type(config: AgentConfig) -> Decision:
 def last_step(config: AgentConfig) -> Decision:
     """The last block over contexts, of which the rollout takes the last step."""
     sequence, dream = config.world_model.sequence, config.imagination
-    block = Transformer(sequence, config.world_model.latent.size, ACTIONS).eval().blocks[-1]
+    block = (
+        Transformer(sequence, config.world_model.latent.size, Choices(ACTIONS)).eval().blocks[-1]
+    )
     assert isinstance(block, Block)
     x = torch.randn(dream.batch_size, dream.context, sequence.width)
     mask, _ = episode_mask(torch.zeros(dream.batch_size, dream.context, dtype=torch.bool))
@@ -329,7 +332,7 @@ def shared_states(config: AgentConfig) -> Decision:
     """Actor, critic and slow critic on all imagined states, gradients included."""
     world_model = WorldModel(config.world_model, SPACES, layers=FOR_CPU)
     state = agent_state(config.actor_critic.state, world_model)
-    agent = ActorCritic(config.actor_critic, state, ACTIONS)
+    agent = ActorCritic(config.actor_critic, state, Choices(ACTIONS))
     shape = (config.imagination.batch_size, config.imagination.horizon)
     z = torch.randn(*shape, config.world_model.latent.size)
     h = torch.randn(*shape, config.world_model.sequence.width)

@@ -20,6 +20,7 @@ from stormrl.experience.store import ReplayStore
 from stormrl.history.progress import SilentProgress
 from stormrl.runs import whole
 from stormrl.runs.trainer import Trainer
+from stormrl.spaces import ImageSpace
 from stormrl.types import Batch
 
 STEPS = 60
@@ -101,7 +102,9 @@ def assert_same_runs(first: Path, second: Path) -> None:
 
 def stored_steps(run: Path) -> Batch:
     """All that replay on disk holds, oldest first."""
-    replay = Replay(RunDirectory.open(run).config.agent.replay.capacity, (64, 64, 3))
+    directory = RunDirectory.open(run)
+    seen = directory.spaces.observation if directory.spaces else ImageSpace(64, 64, 3)
+    replay = Replay.of(directory.config.agent.replay.capacity, seen)
     ReplayStore(run / "replay").restore(replay, checkpoint.load(run).state["replay"])
     return replay.windows(torch.tensor([0]), len(replay))
 

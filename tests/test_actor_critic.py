@@ -25,6 +25,7 @@ from miniature import (
 from stormrl.agents.features import FrameState, agent_state
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.config.parts import reinforce
+from stormrl.nn.choices import Choices
 from stormrl.types import Trajectory, View
 
 BINS = np.linspace(-20, 20, 255)
@@ -35,7 +36,7 @@ START = torch.zeros(())
 
 def agent_of(**fields) -> ActorCritic:
     config = replace(reinforce(shrunk()), **fields)
-    return ActorCritic(config, agent_state(config.state, world_model()), ACTIONS)
+    return ActorCritic(config, agent_state(config.state, world_model()), Choices(ACTIONS))
 
 
 def trajectory_of(reward_scale: float = 1.0) -> Trajectory:
@@ -269,7 +270,7 @@ def test_vector_states(kind: str, size: int) -> None:
 def frame_agent():
     model = world_model()
     config = replace(reinforce(shrunk()), state="frame")
-    return model, ActorCritic(config, agent_state("frame", model), ACTIONS)
+    return model, ActorCritic(config, agent_state("frame", model), Choices(ACTIONS))
 
 
 def test_frame_state_reads_the_decoded_frame_alone() -> None:
@@ -278,7 +279,7 @@ def test_frame_state_reads_the_decoded_frame_alone() -> None:
     state = agent.state(trajectory.view)
     assert state.shape == (BATCH, HORIZON + 1, agent.state.size)
     assert torch.equal(state, agent.state(View(trajectory.z, torch.randn_like(trajectory.h))))
-    frame = model.images(trajectory.z)[2, 3]
+    frame = model.reconstructed(trajectory.z)[2, 3]
     assert isinstance(agent.state, FrameState)
     torch.testing.assert_close(state[2, 3], agent.state.encoder(frame[None])[0])
     assert not torch.allclose(state[0, 0], state[1, 0])

@@ -11,6 +11,7 @@ from miniature import array
 from stormrl.agents.advantage import AdvantageActorCritic
 from stormrl.agents.features import VectorState
 from stormrl.config.twm import AdvantageConfig, PerceptronConfig
+from stormrl.nn.choices import Choices
 from stormrl.nn.functional import generalised_advantages, products_so_far
 from stormrl.types import Trajectory, View
 
@@ -20,7 +21,7 @@ CONFIG = AdvantageConfig(head=PerceptronConfig(layers=2, width=7))
 
 def agent(**fields: float) -> AdvantageActorCritic:
     torch.manual_seed(0)
-    made = AdvantageActorCritic(replace(CONFIG, **fields), VectorState("z", Z, 0), A)
+    made = AdvantageActorCritic(replace(CONFIG, **fields), VectorState("z", Z, 0), Choices(A))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -142,7 +143,7 @@ def test_groups() -> None:
 
 
 def test_first_weights_are_orthogonal() -> None:
-    net = AdvantageActorCritic(CONFIG, VectorState("z", Z, 0), A)
+    net = AdvantageActorCritic(CONFIG, VectorState("z", Z, 0), Choices(A))
     for layer, gain in zip(list(net.actor)[::2], (2.0, 2.0, 1.0), strict=True):
         weight = array(layer.weight)
         small = min(weight.shape)

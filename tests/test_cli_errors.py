@@ -72,7 +72,6 @@ MISTAKES = [
     ("train --env ALE/Pnog-v5", "env", "Did you mean ALE/Pong-v5"),
     ("train --env 'ALE/Po\nng-v5'", "env", "give a text of printable characters"),
     ("train --env nowhere:Game-v0", "env", "cannot import 'nowhere'"),
-    ("train --env CartPole-v1", "env", "supported are RGB pictures"),
     (f"{GAME} --run-dir occupied", "run_dir", "stormrl train --resume occupied"),
     (f"{GAME} --run-dir file", "run_dir", "is a file"),
     (f"{GAME} --run-dir /proc/run", "run_dir", "cannot be written"),

@@ -7,9 +7,9 @@ from gymnasium.utils.env_checker import check_env
 
 from miniature import ACTIONS, C, K, array, learner, softmax, world_model
 from stormrl.agents.reinforce import ActorCritic
-from stormrl.dreams.env import DreamContext, DreamEnv, picture
+from stormrl.dreams.env import DreamContext, DreamEnv
 from stormrl.nn.functional import symexp, tempered
-from stormrl.types import View
+from stormrl.types import View, as_observed, channels_last
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.stream import LatentMind, UnboundedSequence
 
@@ -120,7 +120,7 @@ def test_each_step_is_what_the_world_model_predicts(
         assert not truncated
         np.testing.assert_allclose(info["probabilities"], array(model.latent.prior(h)), atol=1e-5)
         z.append(one_hot(info["latent"]))
-        decoded = model.images(z[-1][None])[0]
+        decoded = model.reconstructed(z[-1][None])[0]
         shown = np.clip(array(decoded), 0, 1).transpose(1, 2, 0) * 255
         np.testing.assert_allclose(obs, shown, atol=0.6)
         state = actor_critic.state(View(z[-1], h))
@@ -240,5 +240,6 @@ def distribution(model: WorldModel, z: torch.Tensor, h: torch.Tensor):
 
 def test_pictures_are_rounded_and_clamped() -> None:
     image = torch.tensor([-0.5, 0.0, 0.5, 1.0, 2.0, 0.1]).view(1, 3, 1, 2)
-    assert picture(image).dtype == np.uint8
-    assert picture(image)[0, 0].tolist() == [[0, 128, 255], [0, 255, 26]]
+    seen = channels_last(as_observed(image, pictures=True))
+    assert seen.dtype == torch.uint8
+    assert seen[0, 0].tolist() == [[0, 128, 255], [0, 255, 26]]

@@ -130,7 +130,7 @@ def test_the_rule_that_was_broken_is_told(name, rule):
 
 def test_the_number_of_values_is_counted_inside_of_a_time_limit():
     said = refused(made(step=lambda self, action: (self.picture(), 0.0, False, {})))
-    assert "step() has to return 5 values, picture" in said
+    assert "step() has to return 5 values, observation" in said
     assert said.endswith("it returns a tuple of 4")
 
 

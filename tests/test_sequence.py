@@ -24,6 +24,7 @@ from miniature import (
 )
 from stormrl.config.common import CategoricalConfig
 from stormrl.config.parts import TransformerConfig
+from stormrl.nn.choices import Choices
 from stormrl.worlds.transformer import Transformer, episode_mask
 
 LATENT = CategoricalConfig(K, C)
@@ -32,7 +33,7 @@ STEPS = 7
 
 @pytest.fixture
 def model() -> Transformer:
-    return Transformer(world_model_config().sequence, LATENT.size, ACTIONS).eval()
+    return Transformer(world_model_config().sequence, LATENT.size, Choices(ACTIONS)).eval()
 
 
 def inputs(batch: int = 3, steps: int = STEPS) -> tuple[Tensor, Tensor]:
@@ -193,7 +194,7 @@ NO_DROPOUT = TransformerConfig(
 def test_dropout_is_on_in_training_and_off_in_evaluation() -> None:
     for which in ("dropout", "attention_dropout"):
         config = replace(NO_DROPOUT, **{which: 0.5})
-        model = Transformer(config, LATENT.size, ACTIONS)
+        model = Transformer(config, LATENT.size, Choices(ACTIONS))
         z, action = inputs()
         assert not torch.equal(model(z, action, NO_RESETS), model(z, action, NO_RESETS))
         model.eval()
@@ -201,7 +202,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation() -> None:
 
 
 def test_without_dropout_training_equals_evaluation() -> None:
-    model = Transformer(NO_DROPOUT, LATENT.size, ACTIONS)
+    model = Transformer(NO_DROPOUT, LATENT.size, Choices(ACTIONS))
     z, action = inputs()
     trained = model(z, action, RESETS)
     torch.testing.assert_close(model.eval()(z, action, RESETS), trained)

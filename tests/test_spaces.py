@@ -14,7 +14,7 @@ from stormrl.envs import PROTOCOLS, make_env, spaces_of
 from stormrl.errors import UserError
 from stormrl.runs import whole
 from stormrl.runs.agent import Agent
-from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces, spaces_from_json
+from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces, VectorSpace, spaces_from_json
 
 PONG = Spaces(
     ImageSpace(64, 64, 3),
@@ -28,19 +28,29 @@ def test_what_a_game_shows_and_takes() -> None:
     env.close()
 
 
-def test_spaces_survive_json() -> None:
-    assert spaces_from_json(json.loads(json.dumps(PONG.to_json()))) == PONG
+@pytest.mark.parametrize(
+    "spaces", [PONG, Spaces(VectorSpace(3), DiscreteSpace(11**17, (), (11,) * 17))]
+)
+def test_spaces_survive_json(spaces: Spaces) -> None:
+    assert spaces_from_json(json.loads(json.dumps(spaces.to_json()))) == spaces
 
 
 @pytest.mark.parametrize(
     ("part", "name", "value", "message"),
     [
-        ("observation", "kind", "vector", r"^spaces\.observation\.kind: 'vector' is unknown"),
+        ("observation", "kind", "sound", r"^spaces\.observation\.kind: 'sound' is unknown"),
         ("observation", "height", 0, r"^spaces\.observation\.height: is 0; give a whole number"),
         ("observation", "width", 10**9, r"^spaces\.observation\.width: is 1000000000; give"),
         ("action", "n", True, r"^spaces\.action\.n: is True; give a whole number"),
         ("action", "n", 7, r"^spaces\.action\.names: has 6 words for 7 actions"),
         ("action", "names", "NOOP", r"^spaces\.action\.names: is 'NOOP'; give a list of words"),
+        (
+            "action",
+            "parts",
+            [2, 4],
+            r"parts: is \[2, 4\], which makes no 6 actions",
+        ),
+        ("action", "parts", [6], r"^spaces\.action\.parts: is \[6\]; give a list of two numbers"),
         ("action", "low", 1, r"^spaces\.action\.low: is unknown; known are "),
     ],
 )
@@ -79,7 +89,7 @@ def test_a_game_that_has_changed_is_refused_and_its_agent_still_loads(
     config = replace(small_config(), env="test/Sized-v0", steps=20, evaluation_episodes=0)
     whole.train(config, tmp_path / "run")
     monkeypatch.setattr(_Sized, "actions", 4)
-    with pytest.raises(UserError, match="has 4 actions, the run was made with 3; play the version"):
+    with pytest.raises(UserError, match="has 4 actions, the run was made with 3 actions; play"):
         whole.resume(tmp_path / "run", steps=24)
     assert Agent.load(tmp_path / "run").spaces.action.n == 3
 

@@ -8,6 +8,7 @@ import pytest
 from small_runs import assert_same_runs, before_step, go_on, new_run, opened
 from stormrl.disk import checkpoint
 from stormrl.errors import UserError
+from stormrl.experience.replay import Replay
 from stormrl.experience.store import ReplayStore
 from stormrl.suite.mirror import Mirror
 from stormrl.suite.standing import read_standing
@@ -125,8 +126,8 @@ def test_wherever_copying_breaks_off_the_store_holds_a_run_to_go_on_from(tmp_pat
 
 def assert_can_go_on(run: Path) -> None:
     """The newest good checkpoint has its replay, and histories at least as long as it needs."""
-    store = ReplayStore(run / "replay")
-    saved = checkpoint.load(run, verify=lambda state: store.verify(state["replay"]))
+    store, replay = ReplayStore(run / "replay"), Replay(1, (64, 64, 3))
+    saved = checkpoint.load(run, verify=lambda state: store.verify(state["replay"], replay))
     assert saved.step in (25, 50)
     for name, position in saved.state["histories"].items():
         assert (run / name).stat().st_size >= position

@@ -11,6 +11,7 @@ from torch import Tensor
 import twm_miniature as miniature
 from miniature import array, layer_norm, linear, softmax
 from stormrl.config.twm import TransformerXLConfig
+from stormrl.nn.choices import Choices
 from stormrl.nn.relative import position_codes
 from stormrl.worlds.transformer_xl import TransformerXL, token_mask
 
@@ -21,7 +22,7 @@ CONFIG = TransformerXLConfig(
 
 
 def model(**fields: Any) -> TransformerXL:
-    made = TransformerXL(replace(CONFIG, **fields), LATENT, ACTIONS).eval()
+    made = TransformerXL(replace(CONFIG, **fields), LATENT, Choices(ACTIONS)).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -28,6 +28,7 @@ from miniature import (
 from stormrl.agents.features import agent_state
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.config.parts import ActorCriticConfig, WorldModelConfig
+from stormrl.nn.choices import Choices
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
 from stormrl.types import Batch
 from stormrl.worlds.latent import WorldModel
@@ -43,7 +44,7 @@ def count(module: nn.Module) -> int:
 def test_parameter_counts_at_base_size() -> None:
     with torch.device("meta"):
         model = WorldModel(WorldModelConfig(), Spaces(ImageSpace(64, 64, 3), DiscreteSpace(6)))
-        agent = ActorCritic(ActorCriticConfig(), agent_state("zh", model), actions=6)
+        agent = ActorCritic(ActorCriticConfig(), agent_state("zh", model), Choices(6))
     assert count(model.encoder) == 690_624
     assert count(model.decoder) == 4_884_931
     assert count(model.latent.posterior_head) == 4_195_328
@@ -92,8 +93,9 @@ def batch_norm(layer: Any, x: np.ndarray) -> np.ndarray:
 
 def posterior_of(model: WorldModel, image: np.ndarray) -> np.ndarray:
     """Equation 1 for one uint8 image."""
-    stages: Any = model.encoder.stages
-    x = convolution(image.astype(np.float64) / 255, array(model.encoder.first.weight))
+    encoder: Any = model.encoder
+    stages = encoder.stages
+    x = convolution(image.astype(np.float64) / 255, array(encoder.first.weight))
     x = relu(batch_norm(stages[0], x))
     for i in (2, 5, 8):
         x = relu(batch_norm(stages[i + 1], convolution(x, array(stages[i].weight))))
@@ -133,7 +135,7 @@ def test_prior() -> None:
 def test_reconstruction() -> None:
     model = world_model()
     z = random_latents(1, 2, model.config.latent)
-    frames = array(model.images(z))
+    frames = array(model.reconstructed(z))
     for t in range(2):
         np.testing.assert_allclose(frames[0, t], image_of(model, array(z)[0, t]), atol=1e-5)
 
@@ -169,7 +171,7 @@ def outputs(model: WorldModel, batch: Batch, noise: Tensor) -> dict[str, np.ndar
     return {
         "posterior": array(posterior),
         "prior": array(model.latent.prior(h)),
-        "image": array(model.images(z)),
+        "image": array(model.reconstructed(z)),
         "z": array(z),
         "h": array(h),
     }
@@ -263,7 +265,7 @@ def test_decoder_at_rear_reconstructs_the_next_frame_of_the_episode() -> None:
     noise = posterior_noise(batch)
     _, metrics, _ = model.loss(batch, noise)
     prior = torch.from_numpy(outputs(model, batch, noise)["prior"]).float()
-    images = array(model.images(model.latent.sample(prior[:, :-1], noise[:, 1:])))
+    images = array(model.reconstructed(model.latent.sample(prior[:, :-1], noise[:, 1:])))
     errors = reconstruction_of(images, batch.obs[:, 1:])
     inside = ~batch.is_first[:, 1:].numpy()
     assert inside.sum() == 8
@@ -406,7 +408,8 @@ def test_each_prediction_by_itself_trains_the_encoder(kept: str | None) -> None:
             for p in getattr(model, name).parameters():
                 p.detach().zero_()
     model.loss(batch, posterior_noise(batch)).losses["world"].backward()
-    gradient = model.encoder.first.weight.grad
+    encoder: Any = model.encoder
+    gradient = encoder.first.weight.grad
     assert gradient is not None
     assert bool(gradient.abs().max() > 0) == (kept is not None)
 
@@ -414,11 +417,12 @@ def test_each_prediction_by_itself_trains_the_encoder(kept: str | None) -> None:
 def test_training_uses_and_moves_the_statistics_of_the_batch() -> None:
     model, batch = world_model().train(), random_batch()
     noise = posterior_noise(batch)
-    norm: Any = model.encoder.stages[0]
+    encoder: Any = model.encoder
+    norm = encoder.stages[0]
     before = norm.running_mean.clone()
     model.loss(batch, noise)
     images = batch.obs.flatten(0, 1).double() / 255
-    first = nn.functional.conv2d(images, model.encoder.first.weight.double(), stride=2, padding=1)
+    first = nn.functional.conv2d(images, encoder.first.weight.double(), stride=2, padding=1)
     moved = 0.9 * before.double() + 0.1 * first.mean((0, 2, 3))
     torch.testing.assert_close(norm.running_mean.double(), moved, rtol=0, atol=1e-5)
 

@@ -21,6 +21,7 @@ from stormrl.config.twm import (
 )
 from stormrl.experience.replay import Replay
 from stormrl.learning.imagination import Imagination
+from stormrl.nn.choices import Choices
 from stormrl.nn.functional import products_so_far, sample_index, straight_through
 from stormrl.runs.twm_weights import Names, twm_names
 from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
@@ -75,7 +76,7 @@ def parts(
 ) -> tuple[TwmWorld, AdvantageActorCritic]:
     model = TwmWorld(world, spaces(actions), dreams).eval()
     state = agent_state(agent.state, model)
-    return model, AdvantageActorCritic(agent, state, actions)
+    return model, AdvantageActorCritic(agent, state, Choices(actions))
 
 
 def setting() -> Setting:

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
 class Batch(NamedTuple):
     """Windows of real experience."""
 
-    obs: UInt8[Tensor, "B T channels height width"]
+    obs: Shaped[Tensor, "B T ..."]
+    """Pictures, uint8 [channels, height, width], or numbers, float32 [V]."""
     action: Int[Tensor, "B T"]
     reward: Float[Tensor, "B T"]
     continues: Float[Tensor, "B T"]
@@ -86,7 +87,7 @@ class Noise(NamedTuple):
     """For the world model's beginning; rows first."""
     steps: Float[Tensor, "B H ..."]
     """For each of its steps."""
-    action: Float[Tensor, "B H"]
+    action: Float[Tensor, "B H *parts"]
     """For the agent's choices."""
 
 
@@ -147,8 +148,26 @@ def _made_as(carry: Carry, parts: Sequence[Any]) -> Carry:
     return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
 
 
-def image_tensor(
-    images: np.ndarray, device: torch.device | str
-) -> UInt8[Tensor, "... channels height width"]:
-    """Images of an environment, uint8 [..., height, width, channels], as networks take them."""
-    return torch.from_numpy(images).to(device).movedim(-1, -3)
+def obs_tensor(obs: np.ndarray, device: torch.device | str) -> Shaped[Tensor, "..."]:
+    """Observations of an environment as networks take them; bytes are pictures.
+
+    Pictures are uint8 [..., height, width, channels] there and [..., channels, height, width] here.
+    """
+    return channels_first(torch.from_numpy(obs).to(device))
+
+
+def channels_first(obs: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Pictures with their channels before their sides; numbers stay as they are."""
+    return obs.movedim(-1, -3) if obs.dtype == torch.uint8 else obs
+
+
+def channels_last(obs: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Pictures with their channels behind their sides; numbers stay as they are."""
+    return obs.movedim(-3, -1) if obs.dtype == torch.uint8 else obs
+
+
+def as_observed(decoded: Float[Tensor, "..."], pictures: bool) -> Shaped[Tensor, "..."]:
+    """What a world model decodes, as an environment would have shown it: pictures as bytes."""
+    if not pictures:
+        return decoded.float()
+    return (decoded.float().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from stormrl.agents.protocol import Behaviour, Opinion, where_known
+from stormrl.nn.choices import Choices
 from stormrl.nn.functional import log_probability
 from stormrl.types import Carry, Uniform, View, restart
 from stormrl.worlds.protocol import World
@@ -30,6 +31,7 @@ class Actor:
     def __init__(self, world: World, behaviour: Behaviour) -> None:
         self.world = world
         self.behaviour = behaviour
+        self.actions = Choices(*world.spaces.action.choices)
 
     def begin(self, rows: int) -> Acting:
         """What is taken along before the first step."""
@@ -39,7 +41,7 @@ class Actor:
     @torch.no_grad()
     def act(
         self,
-        obs: UInt8[Tensor, "B channels height width"],
+        obs: Shaped[Tensor, "B ..."],
         carry: Acting,
         is_first: Bool[Tensor, " B"],
         greedy: bool = False,
@@ -50,18 +52,19 @@ class Actor:
         states that follow some real steps.
         """
         world, view, habit = self._see(obs, carry, is_first, self._uniform)
-        probabilities, habit = self.behaviour.chances(view, habit)
-        log_probs = log_probability(where_known(view.known, Opinion(probabilities)).probabilities)
+        chances, habit = self.behaviour.chances(view, habit)
+        opinion = where_known(view.known, Opinion(chances), self.actions)
+        log_probs = log_probability(opinion.probabilities)
         if not greedy:
             # The largest of log-probabilities plus Gumbel noise is a draw from the policy.
             log_probs = log_probs - torch.log(-torch.log(torch.rand_like(log_probs)))
-        action = log_probs.argmax(-1)
+        action = self.actions.best(log_probs)
         return action, Acting(world, habit, action)
 
     @torch.no_grad()
     def look(
         self,
-        obs: UInt8[Tensor, "B channels height width"],
+        obs: Shaped[Tensor, "B ..."],
         carry: Acting,
         is_first: Bool[Tensor, " B"],
         uniform: Uniform,
@@ -69,7 +72,8 @@ class Actor:
         """See what is there now, and what the agent makes of it; whoever acts writes the action."""
         world, view, habit = self._see(obs, carry, is_first, uniform)
         opinion, habit = self.behaviour.opinion(view, habit)
-        return view, where_known(view.known, opinion), Acting(world, habit, carry.action)
+        opinion = where_known(view.known, opinion, self.actions)
+        return view, opinion, Acting(world, habit, carry.action)
 
     def _see(
         self, obs: Tensor, carry: Acting, is_first: Tensor, uniform: Uniform

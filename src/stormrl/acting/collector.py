@@ -109,7 +109,7 @@ class Collector:
     def decide(self) -> tuple[int, Acting]:
         """The agent's next action, and what it takes along once that is taken."""
         game, device = self.game, self.replay.device
-        action, carry = self.actor.act(game.image(device), self.carry, game.first(device))
+        action, carry = self.actor.act(game.seen(device), self.carry, game.first(device))
         return int(action), carry
 
     def _checked(self, carry: Acting) -> Acting:

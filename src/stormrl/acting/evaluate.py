@@ -15,7 +15,7 @@ from stormrl.acting.game import Game
 from stormrl.envs import NO_KWARGS, Protocol, make_env, spaces_of
 from stormrl.machine.stop import Stopped, Stopping, never
 from stormrl.seeds import UNCOUNTED_SEED
-from stormrl.types import Carry, clone, image_tensor, restart
+from stormrl.types import Carry, clone, obs_tensor, restart
 
 PARALLEL = 8
 
@@ -43,7 +43,7 @@ class Player(Interface):
     def act(
         self, obs: Tensor, carry: Any, is_first: Tensor, greedy: bool = False
     ) -> tuple[Tensor, Any]:
-        """Actions for images [B, channels, height, width], and what is taken along from here."""
+        """Actions for what is seen [B, ...], and what is taken along from here."""
         ...
 
 
@@ -60,7 +60,7 @@ class RandomPlayer:
     def act(
         self, obs: Tensor, carry: Carry, is_first: Tensor, greedy: bool = False
     ) -> tuple[Tensor, Carry]:
-        """Actions for images [B, channels, height, width]."""
+        """Actions for what is seen [B, ...]."""
         return torch.randint(self.actions, (len(obs),)), carry
 
 
@@ -161,7 +161,7 @@ def _play_all(
             # Whatever the agent does between training episodes, evaluation starts each one afresh.
             carry = restart(carry, fresh, is_first)
         action, carry = player.act(
-            _images(tables, device), carry, is_first, protocol.greedy_evaluation
+            _seen(tables, device), carry, is_first, protocol.greedy_evaluation
         )
         for table, choice in zip(tables, action.tolist(), strict=True):
             score = table.step(choice)
@@ -174,5 +174,5 @@ def _play_all(
     return scores
 
 
-def _images(tables: Sequence[_Table], device: torch.device | str) -> Tensor:
-    return image_tensor(np.stack([table.game.obs for table in tables]), device)
+def _seen(tables: Sequence[_Table], device: torch.device | str) -> Tensor:
+    return obs_tensor(np.stack([table.game.obs for table in tables]), device)

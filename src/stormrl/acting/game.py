@@ -7,19 +7,19 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from torch import Tensor
 
 from stormrl.envs import Protocol
 from stormrl.experience.replay import Transition
-from stormrl.types import image_tensor
+from stormrl.types import obs_tensor
 
 
 class Game:
     """Plays by a protocol: what a lost life means for who learns from it is decided here."""
 
     obs: np.ndarray
-    """What is seen now, uint8 [height, width, channels]."""
+    """What is seen now, uint8 [height, width, channels] or float32 [V]."""
     is_first: bool
     """Whether nothing has been done yet in this episode."""
     over: bool
@@ -62,9 +62,9 @@ class Game:
         self.terminated, self.over = bool(terminated), bool(terminated or truncated)
         return done
 
-    def image(self, device: torch.device | str) -> UInt8[Tensor, "1 channels height width"]:
+    def seen(self, device: torch.device | str) -> Shaped[Tensor, "1 ..."]:
         """What is seen now, as networks take it."""
-        return image_tensor(self.obs, device).unsqueeze(0)
+        return obs_tensor(self.obs, device).unsqueeze(0)
 
     def first(self, device: torch.device | str) -> Tensor:
         """Whether the episode begins, bool [1]."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 import torch
@@ -13,12 +12,8 @@ from stormrl.agents.features import FrameState, VectorState, agent_state
 from stormrl.agents.protocol import Behaviour, Opinion
 from stormrl.config.parts import AgentConfig
 from stormrl.config.twm import AdvantageConfig
-from stormrl.nn.functional import (
-    categorical_entropy,
-    generalised_advantages,
-    products_so_far,
-    sample_index,
-)
+from stormrl.nn.choices import Choices
+from stormrl.nn.functional import generalised_advantages, products_so_far
 from stormrl.nn.silu import silu_mlp, start_orthogonally
 from stormrl.types import Carry, Trajectory, View
 from stormrl.worlds.protocol import Group, World
@@ -35,11 +30,12 @@ class AdvantageActorCritic(Behaviour):
     config: AdvantageConfig
 
     def __init__(
-        self, config: AdvantageConfig, state: VectorState | FrameState, actions: int
+        self, config: AdvantageConfig, state: VectorState | FrameState, actions: Choices
     ) -> None:
         super().__init__()
         self.config, self.state, head = config, state, config.head
-        self.actor = silu_mlp(state.size, head.width, head.layers, actions)
+        self.actions = actions
+        self.actor = silu_mlp(state.size, head.width, head.layers, actions.total)
         self.critic = silu_mlp(state.size, head.width, head.layers, 1)
         start_orthogonally(self.actor)
         start_orthogonally(self.critic)
@@ -49,7 +45,7 @@ class AdvantageActorCritic(Behaviour):
         """The agent of a configuration, on the part of the view that it names."""
         assert isinstance(agent.actor_critic, AdvantageConfig)
         state = agent_state(agent.actor_critic.state, world)
-        return cls(agent.actor_critic, state, world.spaces.action.n)
+        return cls(agent.actor_critic, state, Choices(*world.spaces.action.choices))
 
     def groups(self) -> dict[str, Group]:
         """Actor and critic; what both read frames through, if they do, moves with the actor."""
@@ -61,17 +57,17 @@ class AdvantageActorCritic(Behaviour):
 
     def policy(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
         """Log-probabilities of the actions."""
-        return self.actor(state).float().log_softmax(-1)
+        return self.actions.log_softmax(self.actor(state).float())
 
     def value(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n"]:
         """Expected return from each state, in the unit that the world model rewards in."""
         return self.critic(state).squeeze(-1).float()
 
     def act(
-        self, view: View, carry: Carry, noise: Float[Tensor, " B"]
+        self, view: View, carry: Carry, noise: Float[Tensor, "B *parts"]
     ) -> tuple[Int[Tensor, " B"], Carry]:
         """Actions drawn from the policy."""
-        return sample_index(self.policy(self.state(view)).exp(), noise), carry
+        return self.actions.draw(self.policy(self.state(view)).exp(), noise), carry
 
     def chances(self, view: View, carry: Carry) -> tuple[Float[Tensor, "B A"], Carry]:
         """Probabilities of the actions, without a look at the critic."""
@@ -95,10 +91,10 @@ class AdvantageActorCritic(Behaviour):
         returns = advantage + known[:, :-1]
 
         log_probs = self.policy(states[:, :-1])
-        chosen = log_probs.gather(-1, trajectory.action.unsqueeze(-1)).squeeze(-1)
+        chosen = self.actions.chosen(log_probs, trajectory.action)
         policy_loss = -(weight * advantage * chosen).mean()
-        entropies = categorical_entropy(log_probs)
-        share = (weight * entropies).mean() / math.log(log_probs.shape[-1])
+        entropies = self.actions.entropy(log_probs)
+        share = (weight * entropies).mean() / self.actions.most_entropy
         missing = (self.config.entropy_floor - share).relu()
         value_loss = 0.5 * (weight * (value[:, :-1] - returns).square()).mean()
         total = policy_loss + self.config.entropy * missing + value_loss
@@ -108,7 +104,7 @@ class AdvantageActorCritic(Behaviour):
             "value": value_loss,
             "missing_entropy": missing,
             "entropy": entropies.mean(),
-            "uniform_entropy": torch.full_like(total, math.log(log_probs.shape[-1])),
+            "uniform_entropy": torch.full_like(total, self.actions.most_entropy),
             "imagined_return": returns.mean(),
             "imagined_reward": trajectory.reward.mean(),
             "counted": weight.mean(),
@@ -130,7 +126,7 @@ class AdvantageActorCritic(Behaviour):
         returns = advantage + known[:, :-1]
         value_loss = 0.5 * (value[:, :-1] - returns).square().mean()
         log_probs = self.policy(states)
-        entropy = categorical_entropy(log_probs).mean()
-        total = value_loss - self.config.entropy * entropy / math.log(log_probs.shape[-1])
+        entropy = self.actions.entropy(log_probs).mean()
+        total = value_loss - self.config.entropy * entropy / self.actions.most_entropy
         metrics = {"total": total, "value": value_loss, "entropy": entropy}
         return total, {name: metric.detach() for name, metric in metrics.items()}

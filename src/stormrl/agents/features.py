@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stormrl.errors import UserError
 from stormrl.nn.conv import FrameEncoder, embedding_size
 from stormrl.nn.precision import compute_dtype
+from stormrl.spaces import ImageSpace
 from stormrl.types import View
 from stormrl.worlds.protocol import World
 
@@ -64,8 +65,10 @@ def agent_state(kind: str, world: World) -> VectorState | FrameState:
     Raises `UserError` if its views do not have such a part.
     """
     if kind == "frame":
-        channels = world.spaces.observation.channels
-        return FrameState(world.decode, channels, world.frame_channels)
+        seen = world.spaces.observation
+        if not isinstance(seen, ImageSpace):
+            raise UserError("actor_critic.state", "is 'frame', but the game shows none; give zh")
+        return FrameState(world.decode, seen.channels, world.frame_channels)
     sizes = dict(zip("zh", world.view_sizes, strict=True))
     missing = [part for part in kind if not sizes[part]]
     if missing:

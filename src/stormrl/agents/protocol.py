@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stormrl.config.parts import AgentConfig
 from stormrl.errors import UserError
+from stormrl.nn.choices import Choices
 from stormrl.types import Carry, Trajectory, View
 from stormrl.worlds.protocol import Group, World
 
@@ -22,7 +23,7 @@ class Opinion(NamedTuple):
     """What an agent makes of a moment."""
 
     probabilities: Float[Tensor, "B A"]
-    """How likely it takes each action."""
+    """How likely it takes each action; of several choices, those of each side by side."""
     value: Float[Tensor, " B"] | None = None
     """What it expects to earn from here on, in the reward's units."""
 
@@ -60,7 +61,7 @@ class Behaviour(nn.Module, ABC):
 
     @abstractmethod
     def act(
-        self, view: View, carry: Carry, noise: Float[Tensor, " B"]
+        self, view: View, carry: Carry, noise: Float[Tensor, "B *parts"]
     ) -> tuple[Int[Tensor, " B"], Carry]:
         """Actions drawn from the policy. A function of tensors, to be compiled."""
 
@@ -87,10 +88,10 @@ class Behaviour(nn.Module, ABC):
         """Called after each update; `share` is 0 if it was skipped, else 1."""
 
 
-def where_known(known: Bool[Tensor, " B"] | None, opinion: Opinion) -> Opinion:
+def where_known(known: Bool[Tensor, " B"] | None, opinion: Opinion, actions: Choices) -> Opinion:
     """The opinion, with all actions equally likely where there is nothing to look back on."""
     if known is None:
         return opinion
     probabilities = opinion.probabilities
-    equal = torch.full_like(probabilities, 1 / probabilities.shape[-1])
+    equal = actions.equal(probabilities)
     return opinion._replace(probabilities=torch.where(known[:, None], probabilities, equal))

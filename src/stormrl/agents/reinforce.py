@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Self
 
@@ -14,14 +13,12 @@ from torch import Tensor
 from stormrl.agents.features import FrameState, VectorState, agent_state
 from stormrl.agents.protocol import Behaviour, Opinion
 from stormrl.config.parts import ActorCriticConfig, AgentConfig, actor_critic
+from stormrl.nn.choices import Choices
 from stormrl.nn.functional import (
-    categorical_entropy,
     lambda_return,
     log_probability,
     masked_mean,
-    mix_uniform,
     percentiles,
-    sample_index,
     straight_line,
     weighted_mean,
 )
@@ -42,13 +39,14 @@ class ActorCritic(Behaviour):
     scale_high: Tensor
 
     def __init__(
-        self, config: ActorCriticConfig, state: VectorState | FrameState, actions: int
+        self, config: ActorCriticConfig, state: VectorState | FrameState, actions: Choices
     ) -> None:
         super().__init__()
         self.config = config
         self.state = state
+        self.actions = actions
         head = config.head
-        self.actor = MLP(self.state.size, head, actions)
+        self.actor = MLP(self.state.size, head, actions.total)
         self.critic = TwoHotHead(self.state.size, head, config.two_hot)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.register_buffer("scale_low", torch.zeros(()))
@@ -59,7 +57,7 @@ class ActorCritic(Behaviour):
         """The agent of a configuration, on the part of the view that it names."""
         config = actor_critic(agent)
         state = agent_state(config.state, world)
-        return cls(config, state, world.spaces.action.n)
+        return cls(config, state, Choices(*world.spaces.action.choices))
 
     def groups(self) -> dict[str, Group]:
         """One for all, or the critic and the others apart."""
@@ -74,17 +72,18 @@ class ActorCritic(Behaviour):
 
     def probabilities(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
         """How likely the policy takes each action."""
-        return mix_uniform(self.actor(state).float().softmax(-1), self.config.unimix)
+        probabilities = self.actions.softmax(self.actor(state).float())
+        return self.actions.mixed(probabilities, self.config.unimix)
 
     def policy(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n A"]:
         """Log-probabilities of the actions."""
         return log_probability(self.probabilities(state))
 
     def act(
-        self, view: View, carry: Carry, noise: Float[Tensor, " B"]
+        self, view: View, carry: Carry, noise: Float[Tensor, "B *parts"]
     ) -> tuple[Int[Tensor, " B"], Carry]:
         """Actions drawn from the policy."""
-        return sample_index(self.probabilities(self.state(view)), noise), carry
+        return self.actions.draw(self.probabilities(self.state(view)), noise), carry
 
     def chances(self, view: View, carry: Carry) -> tuple[Float[Tensor, "B A"], Carry]:
         """Probabilities of the actions, without a look at the critic."""
@@ -117,10 +116,10 @@ class ActorCritic(Behaviour):
         counted, mean = self._counted(trajectory)
 
         log_probs = self.policy(acted_on)
-        chosen = log_probs.gather(-1, trajectory.action.unsqueeze(-1)).squeeze(-1)
+        chosen = self.actions.chosen(log_probs, trajectory.action)
         advantage = (returns - value[:, :-1]) / scale.clamp(min=self.config.scale_floor)
         policy_loss = -mean(chosen * advantage, counted)
-        entropy = mean(categorical_entropy(log_probs), counted)
+        entropy = mean(self.actions.entropy(log_probs), counted)
         targets = torch.stack([returns, self._slow_target(trajectory, states, acted_on)], dim=-1)
         critic_losses = self.critic.cross_entropies(logits[:, :-1], targets)
         value_loss, slow_loss = (mean(loss, counted) for loss in critic_losses.unbind(-1))
@@ -133,7 +132,7 @@ class ActorCritic(Behaviour):
             "slow_value": slow_loss,
             "entropy": entropy,
             "entropy_weight": entropy_weight,
-            "uniform_entropy": torch.full_like(entropy, math.log(log_probs.shape[-1])),
+            "uniform_entropy": torch.full_like(entropy, self.actions.most_entropy),
             "return_scale": scale,
             "imagined_return": returns.mean(),
             "imagined_reward": trajectory.reward.mean(),

@@ -86,7 +86,7 @@ class Workbench:
         warmup = config.agent.replay.warmup
         self.backend = backend
         self.learner = Learner(config.agent, spaces, backend)
-        self.replay = Replay(warmup + ITERATIONS, spaces.observation.shape, backend.device)
+        self.replay = Replay.of(warmup + ITERATIONS, spaces.observation, backend.device)
         self.collector = Collector(env, protocol, self.learner.actor(), self.replay, config.seed)
         for _ in range(warmup + 1):
             self.collector.step(random=True)

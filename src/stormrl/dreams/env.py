@@ -9,12 +9,14 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Float
 from torch import Tensor
 
 from stormrl.agents.protocol import Behaviour, Opinion, where_known
+from stormrl.nn.choices import Choices
 from stormrl.nn.functional import sample_index
-from stormrl.types import View, image_tensor
+from stormrl.pictures.vectors import shown
+from stormrl.spaces import ImageSpace, ObservationSpace
+from stormrl.types import View, as_observed, channels_last, obs_tensor
 from stormrl.worlds.mind import Expectation
 from stormrl.worlds.protocol import World
 
@@ -23,7 +25,8 @@ class DreamContext(NamedTuple):
     """`L` real frames of one episode and the actions between them: where a dream begins."""
 
     obs: np.ndarray
-    """uint8 [L, height, width, channels], L from 1 on; the last one is what is seen at the start"""
+    """uint8 [L, height, width, channels] or float32 [L, V], L from 1 on; the last one is what is
+    seen at the start"""
     action: np.ndarray
     """int64 [L - 1]: `action[t]` led from `obs[t]` to `obs[t + 1]`"""
 
@@ -79,22 +82,22 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.outcome = outcome
         self.mind = world_model.mind(limit)
         self.render_mode = render_mode
-        self.actions = world_model.spaces.action.n
-        self.action_space = spaces.Discrete(self.actions)
-        self.observation_space = spaces.Box(0, 255, world_model.spaces.observation.shape, np.uint8)
+        self.actions = Choices(*world_model.spaces.action.choices)
+        self.action_space = spaces.Discrete(world_model.spaces.action.n)
+        self.observation_space = _box(world_model.spaces.observation)
         self.device = world_model.device
 
     @torch.no_grad()
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins at a real frame, uint8 [height, width, channels].
+        """Begins at a real observation, uint8 [height, width, channels] or float32 [V].
 
         It is the last one of `options["context"]`, or of any context.
         """
         super().reset(seed=seed)
         context = (options or {}).get("context") or self._any_context()
-        frames = image_tensor(context.obs, self.device)
+        frames = obs_tensor(context.obs, self.device)
         action = torch.from_numpy(context.action).to(self.device)
         self.mind.begin(frames.unsqueeze(0), action.unsqueeze(0), self._uniform)
         self.habit = () if self.actor_critic is None else self.actor_critic.begin(1)
@@ -106,14 +109,14 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         """Dreams one step on."""
         expected = self.mind.take(int(action), self._uniform)
         self.mind.dream(self._uniform, self.temperature)
-        self.obs, self.dreamt = picture(self.world_model.decode(self.mind.view))[0], self.dreamt + 1
+        self.obs, self.dreamt = observed(self.world_model, self.mind.view)[0], self.dreamt + 1
         reward, continues, terminated = self._outcome(expected)
         truncated = self.horizon is not None and self.dreamt >= self.horizon
         return self.obs, reward, terminated, truncated, self._info(continues)
 
     def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The current picture."""
-        return self.obs if self.render_mode == "rgb_array" else None
+        return shown(self.obs) if self.render_mode == "rgb_array" else None
 
     def _outcome(self, expected: Expectation) -> tuple[float, float, bool]:
         """Reward, continuation and end that follow the action."""
@@ -128,10 +131,10 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def _info(self, continues: float) -> dict[str, Any]:
         view = self.mind.view
-        opinion = Opinion(torch.full((1, self.actions), 1 / self.actions))
+        opinion = Opinion(self.actions.equal(torch.empty(1, self.actions.total)))
         if self.actor_critic is not None:
             opinion, self.habit = self.actor_critic.opinion(view, self.habit)
-            opinion = where_known(view.known, opinion)
+            opinion = where_known(view.known, opinion, self.actions)
         return seen(view, opinion) | {"continues": continues, "dreamt": self.dreamt}
 
     def _any_context(self) -> DreamContext:
@@ -160,7 +163,13 @@ def seen(view: View, opinion: Opinion) -> dict[str, Any]:
     }
 
 
-def picture(images: Float[Tensor, "*n channels height width"]) -> np.ndarray:
-    """Decoded images as uint8 [*n, height, width, channels]."""
-    scaled = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(scaled.movedim(-3, -1).cpu().numpy())
+def observed(world: World, view: View) -> np.ndarray:
+    """What a world model sees in a view, as its environment shows it: [*n, ...]."""
+    pictures = isinstance(world.spaces.observation, ImageSpace)
+    seen = channels_last(as_observed(world.decode(view), pictures))
+    return np.ascontiguousarray(seen.cpu().numpy())
+
+
+def _box(seen: ObservationSpace) -> spaces.Box:
+    low, high = (0, 255) if isinstance(seen, ImageSpace) else (-np.inf, np.inf)
+    return spaces.Box(low, high, seen.shape, np.dtype(seen.dtype).type)

@@ -15,6 +15,8 @@ RESAMPLES = 2000
 class OpenLoopError(NamedTuple):
     """Squared error of frames by steps since the last real one; pixels on the scale [0, 1].
 
+    Without pictures: of numbers, in standard deviations of what was really seen in these steps.
+
     Rows are episodes, the mean over the windows of each; `[:, k - 1]` is `k` steps ahead.
     """
 
@@ -72,5 +74,6 @@ def _errors(scene: Scene) -> np.ndarray:
 
 
 def _squared(real: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    difference = (real.astype(np.float64) - guess) / 255
-    return (difference**2).mean((1, 2, 3))
+    unit = 255.0 if real.dtype == np.uint8 else np.maximum(real.std(0, dtype=np.float64), 1e-3)
+    difference = (real.astype(np.float64) - guess) / unit
+    return (difference**2).reshape(len(real), -1).mean(1)

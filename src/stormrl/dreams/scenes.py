@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from stormrl.agents.protocol import Behaviour
-from stormrl.dreams.env import DreamContext, DreamEnv, picture, seen
+from stormrl.dreams.env import DreamContext, DreamEnv, observed, seen
 from stormrl.nn.functional import categorical_kl
 from stormrl.pictures.media import Row, side_by_side, upscale
-from stormrl.types import Batch
+from stormrl.pictures.vectors import shown
+from stormrl.types import Batch, channels_last
 from stormrl.worlds.protocol import World
 
 SCALE = 3
@@ -27,7 +28,7 @@ class Course(NamedTuple):
     """
 
     frames: np.ndarray
-    """uint8 [T, height, width, channels]"""
+    """uint8 [T, height, width, channels] or float32 [T, V]"""
     reward: np.ndarray
     """float64 [T]; predicted, unless the course is the real one."""
     continues: np.ndarray
@@ -88,7 +89,7 @@ def picture_rows(seen: Sequence[Scene]) -> list[Row]:
 
 
 def _row(label: str, courses: Sequence[Course], dream_from: int | None = None) -> Row:
-    frames = side_by_side([upscale(course.frames, SCALE) for course in courses])
+    frames = side_by_side([upscale(shown(course.frames), SCALE) for course in courses])
     return Row(label, frames, dream_from)
 
 
@@ -101,7 +102,7 @@ def _scene(env: DreamEnv, window: Batch, context: int, seed: int) -> Scene:
     if env.actor_critic is not None:
 
         def policy(_: int, info: dict) -> int:
-            return int(rng.choice(env.actions, p=info["policy"] / info["policy"].sum()))
+            return env.actions.pick(info["policy"], rng)
 
         own = _dream(env, window, context, seed, policy, reconstruction)
     return Scene(context, _real(window), reconstruction, dream, own)
@@ -137,7 +138,7 @@ def watch(env: DreamEnv, window: Batch, rng: np.random.Generator) -> tuple[Cours
         else:
             mind.see(frame, uniform)
         view = mind.view
-        course.frames[t] = picture(world.decode(view))[0]
+        course.frames[t] = observed(world, view)[0]
         if agent is not None:
             opinion, habit = agent.opinion(view, habit)
             course.value[t] = seen(view, opinion)["value"]
@@ -184,5 +185,5 @@ def _after(steps: Tensor) -> np.ndarray:
 
 
 def _frames(obs: Tensor) -> np.ndarray:
-    """Images as uint8 [T, height, width, channels]."""
-    return np.ascontiguousarray(obs.movedim(1, -1).cpu().numpy())
+    """Observations as environments show them, [T, ...]."""
+    return np.ascontiguousarray(channels_last(obs).cpu().numpy())

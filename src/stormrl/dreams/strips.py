@@ -21,6 +21,7 @@ from stormrl.pictures.media import (
     Row,
     side_by_side,
 )
+from stormrl.pictures.vectors import shown
 
 OWN: Colour = (0, 114, 178)
 TINT: Colour = (255, 246, 228)
@@ -49,7 +50,7 @@ class Span(NamedTuple):
 
 def strip_rows(scenes: Sequence[Scene]) -> list[Row]:
     """A row for each quantity, with a cursor that moves along; scenes stand side by side."""
-    width = scenes[0].real.frames.shape[2] * SCALE
+    width = shown(scenes[0].real.frames).shape[2] * SCALE
     length = len(scenes[0].real.frames)
     places = (np.arange(length) + 0.5) * width / length
     rows = []

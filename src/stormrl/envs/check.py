@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.utils import env_checker
 
+from stormrl.envs.adapt import Numbered, layout, leaves
 from stormrl.envs.faults import EnvironmentFault, blaming, raised_text
 from stormrl.envs.gate import name_of
 from stormrl.envs.make import (
@@ -80,11 +82,30 @@ def check_env(env_id: str, kwargs: Mapping[str, Any] = NO_KWARGS) -> EnvReport:
 def _space_checks(env: gymnasium.Env) -> list[Check]:
     observation = observation_problem(env.observation_space)
     action = action_problem(env.action_space)
-    picture = _one_line(observation or env.observation_space)
+    seen = observation or seen_as(env.observation_space)
+    choice = action or chosen_as(env)
     return [
-        Check("observation space", observation is None, picture),
-        Check("action space", action is None, _one_line(action or ", ".join(action_meanings(env)))),
+        Check("observation space", observation is None, _one_line(seen)),
+        Check("action space", action is None, _one_line(choice)),
     ]
+
+
+def seen_as(space: gymnasium.Space) -> str:
+    """What each part of an observation is for the agent."""
+    if layout(space) is not None:
+        return f"{space}: a picture"
+    sizes = [f"{path}: {spaces.flatdim(leaf)}" for path, leaf in leaves(space, "obs")]
+    return f"{spaces.flatdim(space)} numbers ({', '.join(sizes)})"
+
+
+def chosen_as(env: gymnasium.Env) -> str:
+    """What each part of an action is for the agent."""
+    if isinstance(env.action_space, spaces.Discrete) and env.action_space.start == 0:
+        return ", ".join(action_meanings(env))
+    numbered = Numbered(env)
+    if numbered.words:
+        return ", ".join(numbered.words)
+    return f"{' x '.join(map(str, numbered.parts))} choices at once"
 
 
 def _api_checks(env: gymnasium.Env) -> list[Check]:
@@ -165,11 +186,20 @@ def _random_play_checks(made: Callable[[], gymnasium.Env]) -> list[Check]:
     speed = PLAYED_STEPS / (time.perf_counter() - start)
     env.close()
     return [
-        _picture_check(max(step.brightest for step in steps), len({step.obs for step in steps})),
+        _seen_check(env, steps),
         _reward_check([step.reward for step in steps]),
         _length_check(steps),
         Check("speed", True, f"{speed:,.0f} steps/s"),
     ]
+
+
+def _seen_check(env: gymnasium.Env, steps: list[Step]) -> Check:
+    different = len({step.obs for step in steps})
+    if env.observation_space.dtype == np.uint8:
+        return _picture_check(max(step.brightest for step in steps), different)
+    if different == 1:
+        return Check("numbers", False, "always the same: nothing can be told from them", False)
+    return Check("numbers", True, f"{different} different ones in {PLAYED_STEPS} random steps")
 
 
 def _picture_check(brightest: int, different: int) -> Check:
@@ -212,7 +242,8 @@ def _play(env: gymnasium.Env, steps: int) -> list[Step]:
     played = []
     for action in actions:
         obs, reward, terminated, truncated, _ = env.step(int(action))
-        played.append(Step(obs.tobytes(), int(obs.max()), float(reward), terminated, truncated))
+        shown = obs.tobytes(), int(obs.max(initial=0))
+        played.append(Step(*shown, float(reward), terminated, truncated))
         if terminated or truncated:
             env.reset()
     return played

@@ -7,6 +7,7 @@ fault, and is told with the rule.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import reprlib
@@ -15,11 +16,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from stormrl.envs.faults import EnvironmentFault, blaming
 
-RESET = "picture and info"
-STEP = "picture, reward, terminated, truncated and info"
+RESET = "observation and info"
+STEP = "observation, reward, terminated, truncated and info"
 
 
 class Interface(gymnasium.Wrapper):
@@ -52,7 +54,7 @@ class Interface(gymnasium.Wrapper):
 
 
 class EnvironmentGate(gymnasium.Wrapper):
-    """What passes fits: pictures are the space's, contiguous and nobody else's; numbers are plain.
+    """What passes fits: observations are the space's and nobody else's; numbers are plain.
 
     Whatever the environment raises or breaks is an `EnvironmentFault`.
     """
@@ -64,23 +66,23 @@ class EnvironmentGate(gymnasium.Wrapper):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Resets the environment and looks at what it gives."""
         moment = f"the reset with seed {seed}"
         with blaming(name_of(self), moment):
             obs, info = self.env.reset(seed=seed, options=options)
-            seen = self._picture(obs, "reset"), self._info(info, moment)
+            seen = self._seen(obs, "reset"), self._info(info, moment)
         self.seed, self.steps = seed, 0
         return seen
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment and looks at what it gives."""
         number = self.steps + 1
         moment = f"step {number} of the episode with seed {self.seed}"
         with blaming(name_of(self), moment):
             obs, reward, terminated, truncated, info = self.env.step(action)
             seen = (
-                self._picture(obs, f"step {number}"),
+                self._seen(obs, f"step {number}"),
                 self._reward(reward, moment),
                 self._flag("terminated", terminated, moment),
                 self._flag("truncated", truncated, moment),
@@ -89,12 +91,42 @@ class EnvironmentGate(gymnasium.Wrapper):
         self.steps = number
         return seen
 
-    def _picture(self, obs: object, moment: str) -> np.ndarray:
-        space = self.observation_space
-        if isinstance(obs, np.ndarray) and obs.dtype == space.dtype and obs.shape == space.shape:
-            # The environment may draw into this array again, turn it round or lock it.
-            return np.array(obs, order="C", copy=True)
-        raise _broken(self, f"the space says {_space(space)}, {moment} gave {_kind(obs)}")
+    def _seen(self, obs: object, moment: str) -> Any:
+        """A copy: the environment may draw into its arrays again, turn them round or lock them."""
+        return self._part(self.observation_space, obs, "", moment)
+
+    def _part(self, space: gymnasium.Space, obs: Any, path: str, moment: str) -> Any:
+        """A copy of what belongs to one space, of nested ones part by part."""
+        if isinstance(space, spaces.Dict) and isinstance(obs, Mapping):
+            if obs.keys() == space.spaces.keys():
+                return {
+                    key: self._part(part, obs[key], f"{path}[{key!r}]", moment)
+                    for key, part in space.spaces.items()
+                }
+        elif isinstance(space, spaces.Tuple) and isinstance(obs, tuple | list):
+            if len(obs) == len(space.spaces):
+                parts = zip(space.spaces, obs, strict=True)
+                return tuple(
+                    self._part(part, given, f"{path}[{index}]", moment)
+                    for index, (part, given) in enumerate(parts)
+                )
+        elif isinstance(space, spaces.Box):
+            return self._numbers(space, obs, path, moment)
+        elif space.contains(obs):
+            return copy.deepcopy(obs)
+        raise _broken(self, _unlike(space, obs, path, moment))
+
+    def _numbers(self, space: spaces.Box, obs: Any, path: str, moment: str) -> np.ndarray:
+        """What stands in a Box: exactly its type and shape, and finite."""
+        if isinstance(obs, np.generic):
+            obs = np.asarray(obs)
+        fits = isinstance(obs, np.ndarray) and obs.dtype == space.dtype and obs.shape == space.shape
+        if not fits:
+            raise _broken(self, _unlike(space, obs, path, moment))
+        if np.issubdtype(obs.dtype, np.floating) and not np.isfinite(obs).all():
+            told = f"{name_of(self)} showed numbers that are not finite{_inside(path)} in {moment}"
+            raise EnvironmentFault("env", told)
+        return np.array(obs, order="C", copy=True)
 
     def _reward(self, reward: Any, moment: str) -> float:
         value = _number(reward)
@@ -181,5 +213,10 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _space(space: gymnasium.Space) -> str:
-    return f"{space.dtype} {list(space.shape or ())}"
+def _unlike(space: gymnasium.Space, obs: Any, path: str, moment: str) -> str:
+    named = space if not isinstance(space, spaces.Box) else f"{space.dtype} {list(space.shape)}"
+    return f"the space says {named}{_inside(path)}, {moment} gave {_kind(obs)}"
+
+
+def _inside(path: str) -> str:
+    return f" for obs{path}" if path else ""

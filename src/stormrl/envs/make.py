@@ -7,11 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import ResizeObservation
 
 from stormrl.config.imports import ForeignId, import_for, is_missing, trusted_path
+from stormrl.envs.adapt import MOST_NAMED, adapted
 from stormrl.envs.atari import is_atari, make_atari
 from stormrl.envs.faults import EnvironmentFault, blaming, raised_text
 from stormrl.envs.gate import gated, name_of
@@ -20,7 +22,7 @@ from stormrl.envs.protocols import Protocol
 from stormrl.envs.snapshots import Replayable
 from stormrl.envs.supported import action_problem, observation_problem
 from stormrl.errors import UserError
-from stormrl.spaces import DiscreteSpace, ImageSpace, Spaces
+from stormrl.spaces import DiscreteSpace, ImageSpace, ObservationSpace, Spaces, VectorSpace
 
 IMAGE_SIZE = 64
 NO_KWARGS: Mapping[str, Any] = MappingProxyType({})
@@ -32,11 +34,12 @@ def make_env(
     render_mode: str | None = None,
     kwargs: Mapping[str, Any] = NO_KWARGS,
 ) -> gymnasium.Env:
-    """The environment as the agent sees it: uint8 RGB [64, 64, 3] and actions 0..A-1.
+    """The environment as the agent sees it: pictures or numbers, and actions 0..A-1.
 
-    `env_id` is any Gymnasium id with RGB pictures and discrete actions; `module:Name-v0` imports
-    the module first, of an id that a run names only if it is installed. Every info has `life_lost`,
-    a reset's also `episode_seed`. kwargs: arguments of the environment.
+    Pictures are uint8 [64, 64, channels], numbers float32 [V] (`stormrl.envs.adapt`). `env_id` is
+    any Gymnasium id; `module:Name-v0` imports the module first, of an id that a run names only if
+    it is installed. Every info has `life_lost`, a reset's also `episode_seed`. kwargs: arguments of
+    the environment.
     Raises UserError when the id is unknown, the environment cannot be built or its spaces are not
     supported; `EnvironmentFault`, which is one, for whatever it raises later or breaks.
     """
@@ -45,16 +48,21 @@ def make_env(
         if is_atari(spec):
             env = gated(_atari(spec, protocol, render_mode, kwargs))
         else:
-            env = _resized(gated(_supported(make_plain(spec, render_mode, kwargs))))
+            env = _resized(adapted(gated(_supported(make_plain(spec, render_mode, kwargs)))))
     return Replayable(LifeLost(env), same_seed=protocol.fixed_seed_at_reset)
 
 
 def action_meanings(env: gymnasium.Env) -> list[str]:
     """A word for each action of the space: the environment's `get_action_meanings()`, else numbers.
 
-    Words are used if there are as many as actions, each a different text that can be printed.
+    Words are used if there are as many as actions, each a different text that can be printed. Of
+    actions of several parts, the parts' values; none at all where those are too many to be named.
     """
     assert isinstance(env.action_space, spaces.Discrete)
+    if env.has_wrapper_attr("parts"):
+        numbered: list[str] = env.get_wrapper_attr("words")
+        if env.get_wrapper_attr("parts") or env.action_space.n > MOST_NAMED:
+            return numbered
     words = _own_words(env.unwrapped)
     if len(words) == env.action_space.n and len({word.lower() for word in words}) == len(words):
         return words
@@ -76,12 +84,14 @@ def _own_words(env: gymnasium.Env) -> list[str]:
 def spaces_of(env: gymnasium.Env) -> Spaces:
     """The spaces of what `make_env` gave, as data."""
     assert isinstance(env.action_space, spaces.Discrete)
-    assert env.observation_space.shape is not None
-    height, width, channels = env.observation_space.shape
-    return Spaces(
-        ImageSpace(height, width, channels),
-        DiscreteSpace(int(env.action_space.n), tuple(action_meanings(env))),
-    )
+    parts = env.get_wrapper_attr("parts") if env.has_wrapper_attr("parts") else ()
+    action = DiscreteSpace(int(env.action_space.n), tuple(action_meanings(env)), parts)
+    return Spaces(_seen(env.observation_space), action)
+
+
+def _seen(space: gymnasium.Space) -> ObservationSpace:
+    assert space.shape is not None
+    return ImageSpace(*space.shape) if space.dtype == np.uint8 else VectorSpace(*space.shape)
 
 
 def find_spec(env_id: str) -> EnvSpec:
@@ -142,8 +152,10 @@ def _supported(env: gymnasium.Env) -> gymnasium.Env:
 
 
 def _resized(env: gymnasium.Env) -> gymnasium.Env:
-    assert env.observation_space.shape is not None
-    if env.observation_space.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
+    shape = env.observation_space.shape
+    if env.observation_space.dtype != np.uint8 or shape is None:
+        return env
+    if shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
         return env
     return ResizeObservation(env, (IMAGE_SIZE, IMAGE_SIZE))
 

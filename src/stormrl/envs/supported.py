@@ -1,39 +1,65 @@
-"""Which spaces can be trained on, and the wrapper that helps where one cannot be."""
+"""Which spaces can be trained on, and what helps where one cannot be."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from gymnasium import spaces
 
-WANTED = "Box(0, 255, [height, width, 3], uint8)"
-WRAPPER = "gymnasium.wrappers.TransformObservation(env, lambda obs: {}, {})"
-CHOICES = (
-    "gymnasium.wrappers.TransformAction(env, lambda action: {}, gymnasium.spaces.Discrete({}))"
-)
-FEW = 4
-"""Up to so many channels are colours; a picture with more of them is many pictures."""
-MOST_COMBINED = 64
-"""Up to so many combinations of several choices are a list of actions worth learning."""
+from stormrl.envs.adapt import layout, leaves, parts_of
+from stormrl.spaces import MOST_NUMBERS
+
+FLAT = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+OBSERVATION = "gymnasium.wrappers.TransformObservation(env, lambda obs: {}, {})"
+ACTION = "gymnasium.wrappers.TransformAction(env, lambda action: {}, {})"
 
 
 def observation_problem(space: object) -> str | None:
-    """What keeps `space` from being an RGB picture, and what makes it one; or None."""
+    """What keeps the agent from seeing this, and what helps; or None."""
     if not isinstance(space, spaces.Space):
         return _foreign("observation", space)
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and _is_rgb(space.shape):
+    if layout(space) is not None:
         return None
-    return f"observations are {space}; supported are RGB pictures, {WANTED}. {_help(space)}"
+    for path, leaf in leaves(space, "obs"):
+        if not isinstance(leaf, FLAT):
+            remedy = "leave it out with gymnasium.wrappers.FilterObservation(env, [...])"
+            return f"{path} is {leaf}, which has no fixed size in numbers; {remedy}"
+        if path != "obs" and layout(leaf) is not None:
+            code = OBSERVATION.format(path, path.replace("obs", "env.observation_space", 1))
+            return f"{path} is a picture among other observations; {code} takes it alone"
+    size = spaces.flatdim(space)
+    if not 0 < size <= MOST_NUMBERS:
+        return f"observations are {space}: {size:,} numbers, more than {MOST_NUMBERS:,}. {STACKED}"
+    return None
+
+
+STACKED = (
+    "If these are several pictures at a time, leave out the wrapper that stacks them: the agent "
+    "has a memory of its own"
+)
 
 
 def action_problem(space: object) -> str | None:
-    """What keeps `space` from being actions 0..A-1, and what makes it some; or None."""
+    """What keeps the agent from choosing these, and what helps; or None."""
     if not isinstance(space, spaces.Space):
         return _foreign("action", space)
-    if isinstance(space, spaces.Discrete) and space.start == 0:
+    for path, leaf in leaves(space, "action"):
+        if not isinstance(leaf, FLAT):
+            return f"{path} is {leaf}, of which no list of possibilities can be made"
+        if isinstance(leaf, spaces.Box) and not _is_bounded(leaf):
+            bounded = f"gymnasium.spaces.Box(-1, 1, {leaf.shape}, {str(leaf.dtype)!r})"
+            code = ACTION.format("SCALE * action", bounded)
+            return f"{path} is {leaf}, without bounds; {code} gives it some"
+    if isinstance(space, spaces.Discrete):
         return None
-    return f"actions are {space}; supported is Discrete(n) counted from 0. {_choice(space)}"
+    if not list(leaves(space, "action")):
+        return f"actions are {space}: there is nothing to choose"
+    if parts_of(space) is None:
+        return f"actions are {space}: too many parts at once to be counted; choose fewer"
+    return None
+
+
+def _is_bounded(space: spaces.Box) -> bool:
+    return bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
 
 
 def _foreign(kind: str, space: object) -> str:
@@ -44,112 +70,3 @@ def _foreign(kind: str, space: object) -> str:
     older = f"{ours}, or wrap the environment with shimmy (pip install 'shimmy[gym-v26]')"
     remedy = older if cls.__module__.partition(".")[0] == "gym" else ours
     return f"{kind}_space is a {named}, which is none of Gymnasium's spaces; {remedy}"
-
-
-def _is_rgb(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[-1] == 3
-
-
-def _help(space: spaces.Space) -> str:
-    """What to wrap the environment in."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        return _inside(space)
-    if isinstance(space, spaces.Box) and len(space.shape) in (2, 3):
-        code = _as_rgb(space)
-        if code is not None:
-            return f"{WRAPPER.format(code, _box(space))} makes them from these"
-    if len(space.shape or ()) in (3, 4):
-        return (
-            "These are several pictures at a time: leave out the wrapper that stacks them, the "
-            "agent has a memory of its own"
-        )
-    return "gymnasium.wrappers.AddRenderObservation(env, render_only=True) makes them from render()"
-
-
-def _inside(space: spaces.Dict | spaces.Tuple) -> str:
-    """The picture among several observations, if there is one."""
-    for key, part in _parts(space):
-        if observation_problem(part) is None:
-            code = f"obs[{key!r}]"
-            return f"{WRAPPER.format(code, f'env.observation_space[{key!r}]')} takes the picture"
-    return "gymnasium.wrappers.AddRenderObservation(env, render_only=True) makes them from render()"
-
-
-def _parts(space: spaces.Dict | spaces.Tuple) -> Iterator[tuple[str | int, spaces.Space]]:
-    if isinstance(space, spaces.Dict):
-        yield from space.spaces.items()
-    else:
-        yield from enumerate(space.spaces)
-
-
-def _as_rgb(space: spaces.Box) -> str | None:
-    """An expression that makes an RGB picture of `obs`; None for what is no single picture."""
-    whole = _whole_numbers(space)
-    match _sides(space):
-        case (_, _):
-            return f"{whole}[..., None].repeat(3, -1)"
-        case (_, _, 1):
-            return f"{whole}.repeat(3, -1)"
-        case (_, _, 3):
-            return whole
-        case (_, _, 4):
-            return f"{whole}[..., :3]"
-        case (1, _, _):
-            return f"{whole}.transpose(1, 2, 0).repeat(3, -1)"
-        case (3, _, _):
-            return f"{whole}.transpose(1, 2, 0)"
-    return None
-
-
-def _sides(space: spaces.Box) -> tuple[int, ...] | None:
-    """The shape, where it is that of a picture whose channels come last or first."""
-    shape = space.shape
-    if len(shape) == 2 or shape[-1] <= FEW or shape[0] in (1, 3):
-        return shape
-    return None
-
-
-def _whole_numbers(space: spaces.Box) -> str:
-    """`obs` from 0 to 255 in bytes, whatever range it has."""
-    if space.dtype == np.uint8:
-        return "obs"
-    if (
-        space.dtype is not None
-        and np.issubdtype(space.dtype, np.floating)
-        and space.high.max() <= 1
-    ):
-        return "(255 * obs).astype('uint8')"
-    return "obs.clip(0, 255).astype('uint8')"
-
-
-def _box(space: spaces.Box) -> str:
-    shape = _rgb_shape(space.shape)
-    return f"gymnasium.spaces.Box(0, 255, {shape}, 'uint8')"
-
-
-def _rgb_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    first = 0 if len(shape) == 2 or shape[-1] <= FEW else 1
-    return shape[first], shape[first + 1], 3
-
-
-def _choice(space: spaces.Space) -> str:
-    """What to wrap the environment in."""
-    if isinstance(space, spaces.Discrete):
-        code = CHOICES.format(f"action + {space.start}", space.n)
-        return f"{code} counts them from 0"
-    sizes = _sizes(space)
-    count = int(np.prod(sizes, dtype=np.float64)) if sizes else 0
-    if 0 < count <= MOST_COMBINED:
-        code = CHOICES.format(f"numpy.array(numpy.unravel_index(action, {sizes}))", count)
-        return f"{code} makes one action of every combination"
-    code = CHOICES.format("CHOSEN[action]", "len(CHOSEN)")
-    return f"{code} offers a list CHOSEN of yours"
-
-
-def _sizes(space: spaces.Space) -> tuple[int, ...]:
-    """How many there are of each of several choices; none for what are no choices."""
-    if isinstance(space, spaces.MultiBinary):
-        return (2,) * int(np.prod(space.shape)) if len(space.shape) == 1 else ()
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return tuple(space.nvec.tolist()) if not np.any(space.start) else ()
-    return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from stormrl.errors import UserError
 from stormrl.experience.samplers import balanced_starts
-from stormrl.types import Batch
+from stormrl.spaces import ObservationSpace
+from stormrl.types import Batch, channels_first, channels_last
 
 
 class Transition(NamedTuple):
     """One environment step: what was seen, done, and what followed."""
 
     obs: np.ndarray
-    """uint8 [height, width, channels]"""
+    """uint8 [height, width, channels], or float32 [V]"""
     action: int
     reward: float
     continues: bool
@@ -41,14 +42,16 @@ class Replay:
     """
 
     def __init__(
-        self, capacity: int, image_shape: Sequence[int], device: torch.device | str = "cpu"
+        self,
+        capacity: int,
+        shape: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.uint8,
     ) -> None:
-        height, width, channels = image_shape
+        """shape, dtype: of one observation, as environments show it."""
         self.capacity = capacity
         self.device = torch.device(device)
-        self.obs = torch.empty(
-            (capacity, height, width, channels), dtype=torch.uint8, device=device
-        )
+        self.obs = torch.empty((capacity, *shape), dtype=dtype, device=device)
         self.action = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.reward = torch.zeros(capacity, device=device)
         self.continues = torch.ones(capacity, device=device)
@@ -61,6 +64,11 @@ class Replay:
         self._oldest = torch.zeros((), dtype=torch.int64, device=device)
         self._lost = torch.zeros((), dtype=torch.int64, device=device)
         self._size = torch.zeros((), dtype=torch.int64, device=device)
+
+    @classmethod
+    def of(cls, capacity: int, seen: ObservationSpace, device: torch.device | str = "cpu") -> Self:
+        """An empty one for what is seen in an environment."""
+        return cls(capacity, seen.shape, device, getattr(torch, seen.dtype))
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -148,7 +156,7 @@ class Replay:
         # Whole steps at a time: indexing would go pixel by pixel.
         obs = self.obs.index_select(0, index.flatten()).unflatten(0, index.shape)
         return Batch(
-            obs=obs.permute(0, 1, 4, 2, 3),
+            obs=channels_first(obs),
             action=self.action[index],
             reward=self.reward[index],
             continues=self.continues[index],
@@ -161,6 +169,6 @@ def joined(own: Batch, foreign: Batch) -> Batch:
     """The windows of both, one after the other; the second's are of somebody else's experience."""
     foreign = foreign._replace(row=torch.full_like(foreign.row, -1))
     # Joined where they lie channels-last, and seen as before.
-    images = torch.cat([batch.obs.permute(0, 1, 3, 4, 2) for batch in (own, foreign)])
+    seen = torch.cat([channels_last(batch.obs) for batch in (own, foreign)])
     others = (torch.cat(pair) for pair in zip(own[1:], foreign[1:], strict=True))
-    return Batch(images.permute(0, 1, 4, 2, 3), *others)
+    return Batch(channels_first(seen), *others)

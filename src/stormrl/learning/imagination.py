@@ -43,7 +43,8 @@ class Imagination:
     def __call__(self, context: Batch, noise: Noise) -> Trajectory:
         """Trajectories of `horizon` steps; the first state follows the last step of the context."""
         carry, view = self.start(context, noise.start)
-        return self.roll_out(carry, view, torch.ones_like(noise.action[:, 0]), noise)
+        weight = torch.ones(len(noise.action), device=noise.action.device)
+        return self.roll_out(carry, view, weight, noise)
 
     @torch.no_grad()
     def from_posteriors(self, batch: Batch, seen: Any, noise: Noise) -> Trajectory:
@@ -81,7 +82,7 @@ class Imagination:
         carry: Carry,
         view: View,
         habit: Carry,
-        action_noise: Float[Tensor, " B"],
+        action_noise: Float[Tensor, "B *parts"],
         step_noise: Float[Tensor, "B ..."],
     ) -> tuple[Int[Tensor, " B"], Carry, View, Carry]:
         action, habit = self.behaviour.act(view, habit, action_noise)

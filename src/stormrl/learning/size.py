@@ -77,7 +77,8 @@ def _sequences(config: AgentConfig, spaces: Spaces) -> Iterator[tuple[str, int]]
         contexts += shown.imagination_windows
     frames, dream = windows * world.window, dreams.context + dreams.horizon
     starts = contexts if dreams.dreams_from == "contexts" else frames
-    pixels = math.prod(spaces.observation.shape) // 4  # Bytes, as they lie in replay.
+    seen = spaces.observation
+    pixels = math.prod(seen.shape) // (4 if seen.dtype == "uint8" else 1)  # As they lie in replay.
     yield "world_model.batch_size", frames * pixels
     yield "world_model.batch_length", windows * world.attention_scores(world.window)
     yield "imagination.batch_size", contexts * dreams.context * pixels

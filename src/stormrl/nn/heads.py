@@ -49,6 +49,11 @@ class MLP(nn.Sequential):
             nn.init.zeros_(output.bias)
 
 
+def vector_encoder(size: int, head: HeadConfig) -> nn.Sequential:
+    """Two hidden layers that read numbers; embeddings are as wide as they."""
+    return nn.Sequential(*hidden(size, head), *hidden(head.width, head))
+
+
 class TwoHotHead(MLP):
     """A perceptron whose outputs are the bins of a number, and how the number is read from them."""
 

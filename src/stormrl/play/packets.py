@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from stormrl.disk.jsonlines import plain
+from stormrl.pictures.vectors import shown
 from stormrl.play.keys import buttons, idle
 from stormrl.play.real import RealGame
 from stormrl.play.table import DreamGame, Table
@@ -63,7 +64,7 @@ def packet(frame: int, table: Table, step: int, points: Sequence[Point], pace: P
     classes.
     """
     games = {"real": table.real, "dream": table.dream}
-    parts = {side: png(game.obs) for side, game in games.items()}
+    parts = {side: png(shown(game.obs)) for side, game in games.items()}
     parts |= {f"{s}_latent": latent(g.info) for s, g in games.items() if "latent" in g.info}
     header = {
         "frame": frame,
@@ -72,7 +73,7 @@ def packet(frame: int, table: Table, step: int, points: Sequence[Point], pace: P
         "step": step,
         "recorded": len(table.shown) if table.settings.recording else 0,
         "points": points,
-        **{side: _state(game) for side, game in games.items()},
+        **{side: _state(game, table) for side, game in games.items()},
         "parts": [[name, len(content)] for name, content in parts.items()],
     }
     encoded = json.dumps(plain(header), allow_nan=False).encode()
@@ -90,7 +91,10 @@ def latent(info: dict[str, Any]) -> bytes:
     return shades.tobytes() + info["latent"].astype(np.uint8).tobytes()
 
 
-def _state(game: RealGame | DreamGame) -> dict[str, Any]:
+def _state(game: RealGame | DreamGame, table: Table) -> dict[str, Any]:
+    policy = game.info["policy"]
+    if len(table.real.words) > 1:
+        policy = table.env.actions.joint(policy)
     return {
         "steps": game.steps,
         "action": game.action,
@@ -99,5 +103,5 @@ def _state(game: RealGame | DreamGame) -> dict[str, Any]:
         "value": game.info["value"],
         "continues": game.info["continues"],
         "reward": game.reward,
-        "policy": [round(float(p), 4) for p in game.info["policy"]],
+        "policy": [round(float(p), 4) for p in policy[: len(table.real.words)]],
     }

@@ -18,6 +18,8 @@ from stormrl.runs.agent import Agent
 
 LEAD = 24
 """Steps, at most, that the agent plays before a context begins."""
+UNNAMED = "lowest"
+"""The one action that a person may choose where there are too many to be named."""
 
 
 class RealGame:
@@ -32,7 +34,7 @@ class RealGame:
         protocol = replace(find_protocol(agent.config.protocol), fixed_seed_at_reset=False)
         env = make_env(agent.config.env, protocol, kwargs=agent.config.env_kwargs)
         self.game = Game(env, protocol)
-        self.words = action_meanings(env)
+        self.words = action_meanings(env) or [UNNAMED]
         self.agent = agent
         self.seed = seed
         self.length = context
@@ -71,7 +73,7 @@ class RealGame:
 
     def choose(self) -> int:
         """An action drawn from the agent's policy."""
-        return draw(self.rng, self.info["policy"])
+        return self.agent.actor.actions.pick(self.info["policy"], self.rng)
 
     def step(self, action: int) -> None:
         """Take one step and look at what it led to."""
@@ -100,14 +102,9 @@ class RealGame:
 
     def _look(self) -> None:
         actor, device = self.agent.actor, self.agent.device
-        now = self.game.image(device), self.carry, self.game.first(device)
+        now = self.game.seen(device), self.carry, self.game.first(device)
         view, opinion, self.carry = actor.look(*now, self._uniform)
         self.info: dict[str, Any] = seen(view, opinion) | {"continues": self.continues}
 
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.from_numpy(self.rng.random(tuple(shape), np.float32)).to(self.agent.device)
-
-
-def draw(rng: np.random.Generator, policy: np.ndarray) -> int:
-    """An action by its probability."""
-    return int(rng.choice(len(policy), p=policy / policy.sum()))

@@ -12,7 +12,7 @@ import numpy as np
 
 from stormrl.dreams.env import DreamEnv
 from stormrl.play.keys import idle
-from stormrl.play.real import RealGame, draw
+from stormrl.play.real import RealGame
 from stormrl.play.tape import LONGEST, Played, PlayFilm, Tape
 from stormrl.runs.agent import Agent
 
@@ -140,7 +140,7 @@ class Table:
         settings = self.settings
         real = self.real.choose() if settings.real == "agent" else settings.action
         if settings.dream == "agent":
-            return real, draw(self.rng, self.dream.info["policy"])
+            return real, self.env.actions.pick(self.dream.info["policy"], self.rng)
         return real, real if settings.dream == "real" else settings.action
 
     def _resting(self) -> bool:

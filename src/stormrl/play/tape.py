@@ -10,6 +10,7 @@ import numpy as np
 
 from stormrl.experience.episodes import RecordedEpisode, Recording, write_recording
 from stormrl.pictures.media import Image, stream_mp4, upscale
+from stormrl.pictures.vectors import shown
 
 LONGEST = 5_000
 """Steps of a recording; about 120 MB while it is being made."""
@@ -104,9 +105,9 @@ def save(
 
 def _pictures(film: PlayFilm) -> Iterator[Image]:
     """Frames of the video, made as they are written: a long one would not fit into memory."""
-    sides = [side for side in film.tapes if any(side in shown for shown in film.frames)]
+    sides = [side for side in film.tapes if any(side in seen for seen in film.frames)]
     blank = np.zeros_like(next(iter(film.frames[0].values())))
-    for shown in film.frames:
-        frames = [upscale(shown.get(side, blank), SCALE) for side in sides]
+    for seen in film.frames:
+        frames = [upscale(shown(seen.get(side, blank)), SCALE) for side in sides]
         gap = np.zeros((frames[0].shape[0], 8, 3), np.uint8)
         yield np.concatenate([part for frame in frames for part in (gap, frame)][1:], axis=1)

@@ -21,7 +21,7 @@ from stormrl.learning.size import check_size
 from stormrl.learning.state import largest_state, restore_models
 from stormrl.machine.device import Backend, choose_device
 from stormrl.spaces import MOST_ACTIONS, DiscreteSpace, ImageSpace, Spaces
-from stormrl.types import image_tensor
+from stormrl.types import obs_tensor
 
 _BIASES = re.compile(r"actor\.[0-9]{1,9}\.bias")
 
@@ -80,14 +80,14 @@ class Agent:
     def act(
         self, obs: np.ndarray, carry: Acting | None = None, greedy: bool = False
     ) -> tuple[int, Acting]:
-        """Choose an action for one uint8 image [height, width, channels].
+        """Choose an action for one observation: uint8 [height, width, channels] or float32 [V].
 
         Pass the carry that the last call returned, and None at the start of an episode.
         """
-        image = image_tensor(obs, self.device).unsqueeze(0)
+        seen = obs_tensor(obs, self.device).unsqueeze(0)
         is_first = torch.tensor([carry is None], device=self.device)
         carry = carry or self.actor.begin(1)
-        action, carry = self.actor.act(image, carry, is_first, greedy)
+        action, carry = self.actor.act(seen, carry, is_first, greedy)
         return int(action), carry
 
 

@@ -163,7 +163,7 @@ def _play(agent: Agent, seed: int, stopping: Stopping = never) -> Replay:
     # A protocol may begin all episodes alike; a film shows different ones.
     protocol = replace(find_protocol(agent.config.protocol), fixed_seed_at_reset=False)
     env = make_env(agent.config.env, protocol, kwargs=agent.config.env_kwargs)
-    replay = Replay(LONGEST_PLAY, agent.spaces.observation.shape, agent.device)
+    replay = Replay.of(LONGEST_PLAY, agent.spaces.observation, agent.device)
     try:
         collector = Collector(env, protocol, agent.actor, replay, seed)
         while len(replay) < LONGEST_PLAY and collector.step(random=False) is None:

@@ -38,7 +38,7 @@ class ConstantPlayer:
     def act(
         self, obs: Tensor, carry: Carry, is_first: Tensor, greedy: bool = False
     ) -> tuple[Tensor, Carry]:
-        """Actions for images [B, channels, height, width]."""
+        """Actions for what is seen [B, ...]."""
         return torch.full((len(obs),), self.action), carry
 
 
@@ -152,7 +152,7 @@ def _play(
     while not game.over and game.length < longest_episode(protocol):
         if stopping():
             raise Stopped
-        choice, carry = player.act(game.image(device), carry, game.first(device))
+        choice, carry = player.act(game.seen(device), carry, game.first(device))
         steps.append(game.step(int(choice)))
         seen.append(game.obs)
     return RecordedEpisode(

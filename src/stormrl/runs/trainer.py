@@ -51,6 +51,7 @@ from stormrl.machine.stop import Stopped, Stopping, StopRequest
 from stormrl.pictures.media import stack_rows
 from stormrl.scores.file import read_scores
 from stormrl.seeds import EVALUATION_SEED
+from stormrl.spaces import ImageSpace
 
 DREAM_FPS = 8
 DREAM_WINDOWS = 3
@@ -109,7 +110,7 @@ class Trainer:
         keeps_final = self.learner.world_model.keeps_final
         rows = config.steps * (1 + keeps_final)  # At most: an episode may be one step long.
         capacity = min(agent.replay.capacity, rows)
-        self.replay = Replay(capacity, self.spaces.observation.shape, self.backend.device)
+        self.replay = Replay.of(capacity, self.spaces.observation, self.backend.device)
         self.demonstration = load_demonstration(run, self.spaces, self.backend.device, keeps_final)
         self.updates = updates(self.learner, self.replay, self.demonstration)
         self.store = ReplayStore(run.path / "replay")
@@ -385,6 +386,8 @@ class Trainer:
         self.progress.message(told)
 
     def _tell_dark_pictures(self) -> None:
+        if not isinstance(self.spaces.observation, ImageSpace):
+            return
         brightest = int(self.replay.obs[: len(self.replay)].max())
         if brightest <= 1:
             seen = f"{len(self.replay)} pictures have a value above {brightest} (of 255)"

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import torch
 
 from stormrl.acting.evaluate import Score, evaluate
@@ -199,7 +200,8 @@ def agent_scores(
 def _check_memory(config: RunConfig, spaces: Spaces, shown_bytes: int) -> None:
     """Raises `UserError` unless replay and demonstration find room; the networks are small."""
     device, steps = choose_device(config.device), min(config.agent.replay.capacity, config.steps)
-    needed = steps * math.prod(spaces.observation.shape) + shown_bytes
+    one = math.prod(spaces.observation.shape) * np.dtype(spaces.observation.dtype).itemsize
+    needed = steps * one + shown_bytes
     if device.type == "cuda":
         _, memory = torch.cuda.mem_get_info(device)
     else:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from stormrl.config.dreamer import DreamerConfig
 from stormrl.config.parts import AgentConfig
+from stormrl.nn.choices import Choices
 from stormrl.nn.conv import embedding_size
 from stormrl.nn.conv_layer_norm import LayerNormDecoder, LayerNormEncoder
 from stormrl.nn.functional import categorical_entropy, categorical_kl, log_probability
-from stormrl.nn.heads import MLP, TwoHotHead
+from stormrl.nn.heads import MLP, TwoHotHead, vector_encoder
 from stormrl.nn.initialise import initialise
 from stormrl.nn.layers import PLAIN, Layers, layers_for
-from stormrl.spaces import Spaces
+from stormrl.nn.scales import scale_for
+from stormrl.spaces import ImageSpace, Spaces
 from stormrl.types import Batch, Carry, Prediction, Uniform, View
 from stormrl.worlds.protocol import Lesson, World
 from stormrl.worlds.rssm import RSSM, State
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 class Arrivals(NamedTuple):
     """Windows as the model reads them: what was received stands beside what was then seen."""
 
-    obs: UInt8[Tensor, "B T channels height width"]
+    obs: Shaped[Tensor, "B T ..."]
     action: Int[Tensor, "B T"]
     """The action that led there."""
     reward: Float[Tensor, "B T"]
@@ -70,13 +72,24 @@ class DreamerWorld(World):
         super().__init__()
         self.config, self.spaces = config, spaces
         self.view_sizes = config.latent.size, config.width
-        channels, width, head = spaces.observation.channels, config.image.channels, config.head
+        seen, width, head = spaces.observation, config.image.channels, config.head
         state = sum(self.view_sizes)
-        self.encoder = LayerNormEncoder(channels, width, layers)
-        self.rssm = RSSM(config, embedding_size(width), spaces.action.n)
-        self.decoder = LayerNormDecoder(state, channels, width, layers)
-        for convolutions in (self.encoder, self.decoder):
-            initialise(convolutions, head.weights)
+        self.scale = scale_for(seen)
+        pictures = isinstance(seen, ImageSpace)
+        embedding = embedding_size(width) if pictures else head.width
+        self.encoder = (
+            LayerNormEncoder(seen.channels, width, layers)
+            if pictures
+            else vector_encoder(seen.size, head)
+        )
+        self.rssm = RSSM(config, embedding, Choices(*spaces.action.choices))
+        self.decoder = (
+            LayerNormDecoder(state, seen.channels, width, layers)
+            if pictures
+            else MLP(state, head, seen.size)
+        )
+        for seeing in (self.encoder, self.decoder):
+            initialise(seeing, head.weights)
         self.reward_head = TwoHotHead(state, head, config.two_hot)
         self.continues_head = MLP(state, head, 1)
 
@@ -91,9 +104,11 @@ class DreamerWorld(World):
         """As wide as its own encoder."""
         return self.config.image.channels
 
-    def encode(self, obs: UInt8[Tensor, "*n channels height width"]) -> Float[Tensor, "*n E"]:
-        """Embeddings of images."""
-        return self.encoder(obs.flatten(0, -4)).unflatten(0, obs.shape[:-3])
+    def encode(self, obs: Shaped[Tensor, "..."]) -> Float[Tensor, "*n E"]:
+        """Embeddings of observations."""
+        sides = len(self.spaces.observation.shape)
+        x = self.encoder(self.scale(obs).flatten(0, -sides - 1))
+        return x.unflatten(0, obs.shape[:-sides])
 
     # Learning.
 
@@ -109,14 +124,13 @@ class DreamerWorld(World):
         states, posterior = self.rssm.observe(embedding, steps.action, steps.fresh, noise)
         prior = self.rssm.prior(states.h)
         state = _side_by_side(states)
-        images = self._images(state).float()
-        error = torch.sub(images, steps.obs, alpha=1 / 255)
+        error = self.scale.error(self._reconstructed(state), steps.obs)
         rewards = self.reward_head(state)
         continues = self.continues_head(state).squeeze(-1).float()
         dynamics = categorical_kl(posterior.detach(), prior)
         representation = categorical_kl(posterior, prior.detach())
         losses = {
-            "reconstruction": error.square().sum((-3, -2, -1)).mean(),
+            "reconstruction": error.mean(),
             "reward": self.reward_head.cross_entropies(rewards, steps.reward[..., None]).mean(),
             "continuation": F.binary_cross_entropy_with_logits(continues, steps.continues),
             "dynamics": dynamics.clamp(min=config.free_nats).mean(),
@@ -152,7 +166,7 @@ class DreamerWorld(World):
     def see(
         self,
         carry: Carry,
-        obs: UInt8[Tensor, "B channels height width"],
+        obs: Shaped[Tensor, "B ..."],
         action: Int[Tensor, " B"],
         is_first: Bool[Tensor, " B"],
         noise: Float[Tensor, "B K"],
@@ -224,11 +238,11 @@ class DreamerWorld(World):
         """Rewards that the bins stand for, in natural units, and the probability of each."""
         return self.reward_head.distribution(self.reward_head(_side_by_side(state)))
 
-    def decode(self, view: View) -> Float[Tensor, "*n channels height width"]:
-        """Images of states in the scale [0, 1], not clamped to it."""
+    def decode(self, view: View) -> Float[Tensor, "..."]:
+        """Images of states in the scale [0, 1], not clamped to it, or numbers in their units."""
         assert view.z is not None
         assert view.h is not None
-        return self._images(_side_by_side(State(view.z, view.h)))
+        return self.scale.natural(self._reconstructed(_side_by_side(State(view.z, view.h))))
 
     def mind(self, limit: int | None = None) -> Mind:
         """A stream that goes on from states, for ever."""
@@ -236,7 +250,7 @@ class DreamerWorld(World):
 
         return RecurrentMind(self)
 
-    def _images(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "*n channels height width"]:
+    def _reconstructed(self, state: Float[Tensor, "*n S"]) -> Float[Tensor, "..."]:
         return self.decoder(state.flatten(0, -2)).unflatten(0, state.shape[:-1])
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from stormrl.config.parts import ActingConfig, AgentConfig, WorldModelConfig, storm
+from stormrl.nn.choices import Choices
 from stormrl.nn.conv import Decoder, Encoder, embedding_size
 from stormrl.nn.functional import categorical_kl, log_probability, masked_mean
-from stormrl.nn.heads import MLP, TwoHotHead
+from stormrl.nn.heads import MLP, TwoHotHead, vector_encoder
 from stormrl.nn.layers import PLAIN, Layers, layers_for
-from stormrl.spaces import Spaces
+from stormrl.nn.scales import scale_for
+from stormrl.spaces import ImageSpace, Spaces
 from stormrl.types import Batch, Carry, Prediction, Uniform, View
 from stormrl.worlds.categorical import CategoricalLatent
 from stormrl.worlds.loss_balance import balance
@@ -54,13 +56,19 @@ class WorldModel(World):
         self.acting = acting or ActingConfig()
         self.view_sizes = config.latent.size, config.sequence.width
         self.spaces = spaces
-        channels = spaces.observation.channels
         width, head, latent = config.sequence.width, config.head, config.latent.size
-        embedding = embedding_size(config.image.channels)
-        self.encoder = Encoder(channels, config.image.channels, layers)
-        self.decoder = Decoder(latent, channels, config.image.channels, layers)
+        seen, channels = spaces.observation, config.image.channels
+        self.scale = scale_for(seen)
+        if isinstance(seen, ImageSpace):
+            embedding = embedding_size(channels)
+            self.encoder = Encoder(seen.channels, channels, layers)
+            self.decoder = Decoder(latent, seen.channels, channels, layers)
+        else:
+            embedding = head.width
+            self.encoder = vector_encoder(seen.size, head)
+            self.decoder = MLP(latent, head, seen.size)
         self.latent = CategoricalLatent(config.latent, embedding, width)
-        self.sequence = Transformer(config.sequence, latent, spaces.action.n)
+        self.sequence = Transformer(config.sequence, latent, Choices(*spaces.action.choices))
         predictor_inputs = {"hidden": width, "latent": latent}[config.predictor_input]
         self.reward_head = TwoHotHead(predictor_inputs, head, config.two_hot)
         self.continues_head = MLP(predictor_inputs, head, 1)
@@ -76,10 +84,12 @@ class WorldModel(World):
         """As wide as its own encoder."""
         return self.config.image.channels
 
-    def encode(self, obs: UInt8[Tensor, "*n channels height width"]) -> Float[Tensor, "*n K C"]:
-        """Posterior probabilities of each image, q(z_t | o_t) (equation 1)."""
-        lead = obs.shape[:-3]
-        return self.latent.posterior(self.encoder(obs.flatten(0, -4)).unflatten(0, lead))
+    def encode(self, obs: Shaped[Tensor, "..."]) -> Float[Tensor, "*n K C"]:
+        """Posterior probabilities of each observation, q(z_t | o_t) (equation 1)."""
+        sides = len(self.spaces.observation.shape)
+        lead = obs.shape[:-sides]
+        x = self.encoder(self.scale(obs).flatten(0, -sides - 1))
+        return self.latent.posterior(x.unflatten(0, lead))
 
     def observe(
         self,
@@ -96,8 +106,8 @@ class WorldModel(World):
         """Hidden state after one more latent and action; equals `observe` on the whole sequence."""
         return self.sequence.step(z, action, cache)
 
-    def images(self, z: Float[Tensor, "*n Z"]) -> Float[Tensor, "*n channels height width"]:
-        """Images of latents in the scale [0, 1], not clamped to it."""
+    def reconstructed(self, z: Float[Tensor, "*n Z"]) -> Float[Tensor, "..."]:
+        """Observations of latents, in the scale of `encode`: images in [0, 1], not clamped."""
         return self.decoder(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
     def predict(self, z: Float[Tensor, "*n Z"], h: Float[Tensor, "*n D"]) -> Prediction:
@@ -147,9 +157,8 @@ class WorldModel(World):
 
     def begin(self, rows: int) -> Memory:
         """Memory before the first step."""
-        height, width, channels = self.spaces.observation.shape
         latent, length = self.config.latent, self.acting.context
-        shapes = (channels, height, width), (latent.categoricals, latent.classes)
+        shapes = self.spaces.observation, (latent.categoricals, latent.classes)
         return empty_memory(rows, length, *shapes, self.version, self.device)
 
     def see_noise(self, rows: int, uniform: Uniform) -> Float[Tensor, "B L1 K"]:
@@ -159,7 +168,7 @@ class WorldModel(World):
     def see(
         self,
         carry: Carry,
-        obs: UInt8[Tensor, "B channels height width"],
+        obs: Shaped[Tensor, "B ..."],
         action: Int[Tensor, " B"],
         is_first: Bool[Tensor, " B"],
         noise: Float[Tensor, "B L1 K"],
@@ -292,10 +301,10 @@ class WorldModel(World):
         assert view.h is not None
         return self.predict(view.z[:, :-1], view.h[:, 1:])
 
-    def decode(self, view: View) -> Float[Tensor, "*n channels height width"]:
-        """Images of latents in the scale [0, 1], not clamped to it."""
+    def decode(self, view: View) -> Float[Tensor, "..."]:
+        """Images of latents in the scale [0, 1], not clamped to it, or numbers in their units."""
         assert view.z is not None
-        return self.images(view.z)
+        return self.scale.natural(self.reconstructed(view.z))
 
     def mind(self, limit: int | None = None) -> Mind:
         """A stream that dreams on from latents, without reading frames again."""
@@ -324,14 +333,12 @@ class WorldModel(World):
     def _reconstruction_loss(
         self, obs: Tensor, z: Tensor, prior: Tensor, uniform: Tensor, pairs: Tensor
     ) -> Float[Tensor, ""]:
-        """Squared error, summed over a frame's pixels, averaged over frames (equation 4a)."""
+        """Squared error, summed over what is seen, averaged over steps (equation 4a)."""
         counted = torch.ones_like(z[..., 0])
         if self.config.decoder_input == "prior":
             z = self.latent.sample(prior[:, :-1], uniform[:, 1:])
             obs, counted = obs[:, 1:], pairs
-        # One pass over the pixels: both images lie channels-last, and the bytes are scaled in it.
-        error = torch.sub(self.images(z).float(), obs, alpha=1 / 255)
-        return masked_mean(error.square().sum((-3, -2, -1)), counted)
+        return masked_mean(self.scale.error(self.reconstructed(z), obs), counted)
 
     def _dynamics_free_nats(self) -> float:
         config = self.config

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from stormrl.spaces import ObservationSpace
 
 
 class Memory(NamedTuple):
@@ -16,14 +18,14 @@ class Memory(NamedTuple):
     A frame that has been encoded is not encoded again as long as the weights are the same.
     """
 
-    obs: UInt8[Tensor, "B L channels height width"]
+    obs: Shaped[Tensor, "B L ..."]
     action: Int[Tensor, "B L"]
     is_first: Bool[Tensor, "B L"]
     posterior: Float[Tensor, "B L K C"]
     """What the world model saw in the frames, with the weights `encoded_by`."""
     filled: Int[Tensor, " B"]
     """Steps that are remembered, from the first place on."""
-    newest_obs: UInt8[Tensor, "B channels height width"]
+    newest_obs: Shaped[Tensor, "B ..."]
     newest_is_first: Bool[Tensor, " B"]
     newest_posterior: Float[Tensor, "B K C"]
     waiting: Bool[Tensor, " B"]
@@ -35,23 +37,24 @@ class Memory(NamedTuple):
 def empty_memory(
     rows: int,
     length: int,
-    image_shape: Sequence[int],
+    seen: ObservationSpace,
     latent_shape: Sequence[int],
     version: int = 0,
     device: torch.device | str = "cpu",
 ) -> Memory:
-    """Memory before anything was seen; images are [channels, height, width]."""
+    """Memory before anything was seen."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(rows, *shape, dtype=dtype, device=device)
 
+    kind = getattr(torch, seen.dtype)
     return Memory(
-        obs=zeros(length, *image_shape, dtype=torch.uint8),
+        obs=zeros(length, *seen.tensor_shape, dtype=kind),
         action=zeros(length, dtype=torch.int64),
         is_first=zeros(length, dtype=torch.bool),
         posterior=zeros(length, *latent_shape),
         filled=zeros(dtype=torch.int64),
-        newest_obs=zeros(*image_shape, dtype=torch.uint8),
+        newest_obs=zeros(*seen.tensor_shape, dtype=kind),
         newest_is_first=zeros(dtype=torch.bool),
         newest_posterior=zeros(*latent_shape),
         waiting=zeros(dtype=torch.bool),
@@ -85,7 +88,7 @@ def remember(memory: Memory, action: Int[Tensor, " B"]) -> Memory:
 
 def with_newest(
     memory: Memory,
-    obs: UInt8[Tensor, "B channels height width"],
+    obs: Shaped[Tensor, "B ..."],
     is_first: Bool[Tensor, " B"],
     posterior: Float[Tensor, "B K C"],
 ) -> Memory:

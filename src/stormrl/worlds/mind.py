@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from stormrl.types import Batch, Carry, Prediction, Uniform, View
+from stormrl.spaces import ImageSpace
+from stormrl.types import Batch, Carry, Prediction, Uniform, View, as_observed
 from stormrl.worlds.protocol import World
 
 
@@ -41,7 +42,7 @@ class Mind(ABC):
     @abstractmethod
     def begin(
         self,
-        obs: UInt8[Tensor, "1 L channels height width"],
+        obs: Shaped[Tensor, "1 L ..."],
         action: Int[Tensor, "1 L1"],
         uniform: Uniform,
     ) -> None:
@@ -52,7 +53,7 @@ class Mind(ABC):
         """Do this now; what is expected of it."""
 
     @abstractmethod
-    def see(self, obs: UInt8[Tensor, "1 channels height width"], uniform: Uniform) -> None:
+    def see(self, obs: Shaped[Tensor, "1 ..."], uniform: Uniform) -> None:
         """The action led to this real frame."""
 
     @abstractmethod
@@ -77,7 +78,7 @@ class WindowMind(Mind):
         """Every frame is seen in turn."""
         self._frames, self._actions = [], []
         self._seeing = self.world.begin(1)
-        self._see(obs[:, 0], torch.zeros_like(obs[:, 0, 0, 0, 0]).long(), True, uniform)
+        self._see(obs[:, 0], action.new_zeros(1), True, uniform)
         for t in range(action.shape[1]):
             self._actions.append(action[:, t])
             self._see(obs[:, t + 1], action[:, t], False, uniform)
@@ -107,8 +108,8 @@ class WindowMind(Mind):
     def dream(self, uniform: Uniform, temperature: float = 1.0) -> None:
         """Adopts the dreamt step."""
         carry, self.view = self._next
-        pictures = self.world.decode(self.view).clamp(0, 1) * 255
-        self._keep(pictures.round().to(torch.uint8))
+        pictures = isinstance(self.world.spaces.observation, ImageSpace)
+        self._keep(as_observed(self.world.decode(self.view), pictures))
         self._left -= 1
         self._dreaming = carry if self._left else None
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from stormrl.config.common import OptimizerConfig
 from stormrl.config.parts import AgentConfig
 from stormrl.errors import UserError
+from stormrl.nn.choices import Choices
 from stormrl.spaces import Spaces
 from stormrl.types import (
     Batch,
@@ -145,7 +146,7 @@ class World(nn.Module, ABC):
     def see(
         self,
         carry: Carry,
-        obs: UInt8[Tensor, "B channels height width"],
+        obs: Shaped[Tensor, "B ..."],
         action: Int[Tensor, " B"],
         is_first: Bool[Tensor, " B"],
         noise: Tensor,
@@ -192,8 +193,8 @@ class World(nn.Module, ABC):
         """Rewards and continuations [B, H] of dreamt steps: views are of H + 1 moments."""
 
     @abstractmethod
-    def decode(self, view: View) -> Float[Tensor, "*n channels height width"]:
-        """Pictures in the scale [0, 1], not clamped to it."""
+    def decode(self, view: View) -> Float[Tensor, "..."]:
+        """Pictures in the scale [0, 1], not clamped to it, or numbers in their own units."""
 
     def branches(self, length: int, horizon: int) -> int:
         """From how many steps of a window `branch` goes on.
@@ -232,4 +233,5 @@ class World(nn.Module, ABC):
 def rollout_noise(world: World, rows: int, context: int, horizon: int, uniform: Uniform) -> Noise:
     """Fresh noise for `rows` imagined trajectories."""
     start, steps = world.dream_noise(rows, context, horizon, uniform)
-    return Noise(start, steps, uniform((rows, horizon)))
+    choices = Choices(*world.spaces.action.choices)
+    return Noise(start, steps, uniform((rows, horizon, *choices.noise)))

@@ -28,7 +28,7 @@ class RecurrentMind(Mind):
     def begin(self, obs: Tensor, action: Tensor, uniform: Uniform) -> None:
         """Every frame is seen, from the state of an episode's beginning on."""
         world, frames = self.world, obs.shape[1]
-        before = torch.cat([torch.zeros_like(obs[:, :1, 0, 0, 0]).long(), action], dim=1)
+        before = torch.cat([action.new_zeros(1, 1), action], dim=1)
         fresh = torch.zeros_like(before, dtype=torch.bool)
         fresh[:, 0] = True
         noise = uniform((1, frames, world.config.latent.categoricals))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stormrl.config.dreamer import DreamerConfig
+from stormrl.nn.choices import Choices
 from stormrl.nn.heads import hidden
 from stormrl.nn.initialise import initialise
 from stormrl.worlds.categorical import CategoricalLatent
@@ -31,12 +32,12 @@ class RSSM(nn.Module):
     DreamerV3 (arXiv 2301.04104, first version, equation 3), with the learned beginning of its code.
     """
 
-    def __init__(self, config: DreamerConfig, embedding: int, actions: int) -> None:
+    def __init__(self, config: DreamerConfig, embedding: int, actions: Choices) -> None:
         super().__init__()
         layer = replace(config.head, width=config.hidden)
         width, latent = config.width, config.latent.size
         self.actions = actions
-        self.cell_input = nn.Sequential(*hidden(latent + actions, layer))
+        self.cell_input = nn.Sequential(*hidden(latent + actions.total, layer))
         self.cell = nn.Sequential(
             nn.Linear(width + config.hidden, 3 * width, bias=False),
             nn.LayerNorm(3 * width, layer.epsilon),
@@ -104,12 +105,12 @@ class RSSM(nn.Module):
 
     def _action_input(self, action: Int[Tensor, "*n"]) -> Float[Tensor, "*n U"]:
         """What the first layer makes of one-hot actions: columns of its weights."""
-        return F.embedding(action, self._first_weight().T[-self.actions :])
+        return self.actions.embedded(action, self._first_weight().T[-self.actions.total :])
 
     def _cell(self, state: State, action: Float[Tensor, "B U"]) -> Float[Tensor, "B D"]:
         """A GRU whose three gates share one normalisation; it starts out keeping what it has."""
         _, *rest = self.cell_input
-        x = F.linear(state.z, self._first_weight()[:, : -self.actions]) + action
+        x = F.linear(state.z, self._first_weight()[:, : -self.actions.total]) + action
         for layer in rest:
             x = layer(x)
         gates = self.cell(torch.cat([state.h.to(x.dtype), x], dim=-1)).float()

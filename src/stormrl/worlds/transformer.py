@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from stormrl.config.parts import TransformerConfig
 from stormrl.nn.attention import EPSILON, Block, attention_bias, cacheable
+from stormrl.nn.choices import Choices
 from stormrl.nn.precision import compute_dtype
 
 
@@ -35,11 +36,11 @@ class Cache(NamedTuple):
 class ActionMixer(nn.Module):
     """Joins a latent and an action into one token."""
 
-    def __init__(self, latent: int, actions: int, width: int) -> None:
+    def __init__(self, latent: int, actions: Choices, width: int) -> None:
         super().__init__()
         self.actions = actions
         self.layers = nn.Sequential(
-            nn.Linear(latent + actions, width, bias=False),
+            nn.Linear(latent + actions.total, width, bias=False),
             nn.LayerNorm(width),
             nn.ReLU(),
             nn.Linear(width, width, bias=False),
@@ -49,9 +50,7 @@ class ActionMixer(nn.Module):
     def forward(self, z: Float[Tensor, "*n Z"], action: Int[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
         """One token for each latent and action."""
         dtype = compute_dtype(z)
-        # Compared, not scattered: the compiler of PyTorch 2.11 makes float32 of what is scattered.
-        one_hot = (action.unsqueeze(-1) == torch.arange(self.actions, device=z.device)).to(dtype)
-        return self.layers(torch.cat([z.to(dtype), one_hot], dim=-1))
+        return self.layers(torch.cat([z.to(dtype), self.actions.one_hot(action, dtype)], dim=-1))
 
 
 class Transformer(nn.Module):
@@ -61,7 +60,7 @@ class Transformer(nn.Module):
     of them: what the model meets in training, imagination and acting is then the same thing.
     """
 
-    def __init__(self, config: TransformerConfig, latent: int, actions: int) -> None:
+    def __init__(self, config: TransformerConfig, latent: int, actions: Choices) -> None:
         super().__init__()
         self.config = config
         self.mixer = ActionMixer(latent, actions, config.width)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from stormrl.config.twm import TransformerXLConfig
 from stormrl.nn.attention import attention_bias, cacheable
+from stormrl.nn.choices import Choices
 from stormrl.nn.precision import compute_dtype
 from stormrl.nn.relative import RelativeAttention, RelativeBlock, position_codes
 from stormrl.nn.silu import start_uniformly
@@ -46,12 +47,13 @@ class TransformerXL(nn.Module):
 
     codes: Tensor
 
-    def __init__(self, config: TransformerXLConfig, latent: int, actions: int) -> None:
+    def __init__(self, config: TransformerXLConfig, latent: int, actions: Choices) -> None:
         super().__init__()
         self.config = config
         width = config.width
         self.latent = nn.Sequential(nn.Linear(latent, width), nn.SiLU())
-        self.action = nn.Embedding(actions, width)
+        self.actions = actions
+        self.action = nn.Embedding(actions.total, width)
         self.reward = nn.Sequential(nn.Linear(1, width), nn.SiLU())
         start_uniformly(self)
         self.blocks: nn.ModuleList = nn.ModuleList(self._block() for _ in range(config.layers))
@@ -126,7 +128,7 @@ class TransformerXL(nn.Module):
         """
         asked = self.reward(reward[:, None, None].to(compute_dtype(z)))
         seen = self.latent(z.to(compute_dtype(z)))[:, None]
-        x = torch.cat([asked, seen, self.action(action)[:, None].to(seen.dtype)], dim=1)
+        x = torch.cat([asked, seen, self._embedded(action)[:, None].to(seen.dtype)], dim=1)
         mask = attention_bias(self._step_mask(ended, cache))[:, None]
         length = cache.visible.shape[1]
         places = torch.arange(length + 2, device=z.device)
@@ -162,11 +164,14 @@ class TransformerXL(nn.Module):
         attention = RelativeAttention(c.width, c.heads, c.head_width, c.dropout, scale)
         return RelativeBlock(attention, c.width, c.feedforward)
 
+    def _embedded(self, action: Int[Tensor, "*n"]) -> Float[Tensor, "*n D"]:
+        return self.actions.embedded(action, self.action.weight)
+
     def _tokens(self, z: Tensor, action: Tensor, reward: Tensor) -> Float[Tensor, "B N D"]:
         """Latent, action and reward of each step in turn, without the last reward."""
         dtype = compute_dtype(z)
         seen, paid = self.latent(z.to(dtype)), self.reward(reward[..., None].to(dtype))
-        done = self.action(action).to(seen.dtype)
+        done = self._embedded(action).to(seen.dtype)
         return torch.stack([seen, done, paid], dim=2).flatten(1, 2)[:, :-1]
 
     def _codes(self, distance: Int[Tensor, " M"]) -> Float[Tensor, "M D"]:

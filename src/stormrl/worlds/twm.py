@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from stormrl.config.parts import AgentConfig
 from stormrl.config.twm import PerceptronConfig, TwmConfig
 from stormrl.errors import UserError
+from stormrl.nn.choices import Choices
 from stormrl.nn.functional import masked_mean, sample_index, straight_through
 from stormrl.nn.precision import compute_dtype
 from stormrl.nn.silu import silu_mlp, start_last_uniformly, start_uniformly
 from stormrl.nn.stacked import StackDecoder, StackEncoder
-from stormrl.spaces import Spaces
+from stormrl.spaces import ImageSpace, Spaces
 from stormrl.types import Batch, Carry, Prediction, Trajectory, Uniform, View
 from stormrl.worlds.protocol import Group, Lesson, Phase, World
 from stormrl.worlds.transformer_xl import TransformerXL, XLCache
@@ -99,7 +100,8 @@ class TwmWorld(World):
         Raises `UserError` unless pictures are RGB.
         """
         super().__init__()
-        if spaces.observation.channels != len(LUMINANCE):
+        seen = spaces.observation
+        if not isinstance(seen, ImageSpace) or seen.channels != len(LUMINANCE):
             remedy = "TWM makes grey of RGB pictures; give an environment that shows them"
             raise UserError("world_model.kind", f"twm: {remedy}")
         self.config, self.spaces, self.dreams = config, spaces, dreams
@@ -107,7 +109,7 @@ class TwmWorld(World):
         self.view_sizes = latent, 0
         self.encoder = StackEncoder(image.frames, image.channels, image.head, latent)
         self.decoder = StackDecoder(latent, image.frames, image.channels)
-        self.sequence = TransformerXL(config.sequence, latent, spaces.action.n)
+        self.sequence = TransformerXL(config.sequence, latent, Choices(*spaces.action.choices))
         self.latent_head = _head(config, width, config.latent_head, latent)
         self.reward_head = _head(config, width, config.head, 1)
         self.continues_head = _head(config, width, config.head, 1, config.continuation_bias)
@@ -244,8 +246,7 @@ class TwmWorld(World):
 
     def begin(self, rows: int) -> Carry:
         """The frames before the first."""
-        height, width, channels = self.spaces.observation.shape
-        shape = rows, self.config.lead, channels, height, width
+        shape = rows, self.config.lead, *self.spaces.observation.tensor_shape
         return (torch.zeros(shape, dtype=torch.uint8, device=self.device),)
 
     def see_noise(self, rows: int, uniform: Uniform) -> Tensor:
@@ -352,9 +353,8 @@ class TwmWorld(World):
     def decode(self, view: View) -> Float[Tensor, "*n channels height width"]:
         """The newest of the stacked frames, in grey, not clamped to [0, 1]."""
         assert view.z is not None
-        channels = self.spaces.observation.channels
         newest = self.images(view.z)[..., -1:, :, :]
-        return newest.expand(*newest.shape[:-3], channels, *newest.shape[-2:])
+        return newest.expand(*newest.shape[:-3], len(LUMINANCE), *newest.shape[-2:])
 
     def _steps(
         self, batch: Batch, stacks: Tensor, logits: Tensor, z: Tensor, noise: Tensor
