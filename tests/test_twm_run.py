@@ -15,6 +15,7 @@ from miniature import CPU
 from small_runs import WARMUP, assert_same_runs, go_on, new_run, opened
 from stormrl.config.presets import agent_config
 from stormrl.config.twm import AdvantageConfig
+from stormrl.disk.run_directory import RunDirectory
 from stormrl.errors import UserError
 from stormrl.history.progress import SilentProgress
 from stormrl.learning.learner import Learner
@@ -42,6 +43,20 @@ def test_a_resumed_run_is_the_same_as_one_left_alone(tmp_path: Path, stop_at: in
     assert_same_runs(tmp_path / "whole", tmp_path / "cut")
     assert torch.equal(whole.replay.visits, cut.replay.visits)
     assert whole.replay.visits.sum() > 0
+
+
+def test_a_run_that_is_given_more_steps_has_room_for_them(tmp_path: Path) -> None:
+    new_run(tmp_path, agent=twm())
+    visits = go_on(tmp_path).replay.visits
+    longer = Trainer(_with_steps(tmp_path, 64), SilentProgress())
+    longer.restore()
+    assert longer.replay.visits.tolist() == [*visits.tolist(), 0, 0, 0, 0]
+    assert longer.train().finished
+
+
+def _with_steps(path: Path, steps: int) -> RunDirectory:
+    run = RunDirectory.open(path)
+    return replace(run, config=replace(run.config, steps=steps))
 
 
 def test_a_run_that_is_stopped_in_its_pretraining_goes_on_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from stormrl.acting.collector import Collector, Episode
 from stormrl.acting.evaluate import Score, cut_short, evaluate
@@ -194,12 +195,13 @@ class Trainer:
         state = RunState.from_record(saved.state)
         state.check(saved.step)
         counts = self._counts()
+        kept = {group: self._widened(saved.tensors.get(group, {})) for group in counts}
         for group, members in counts.items():
-            check_tensors(members, saved.tensors.get(group, {}), group)
+            check_tensors(members, kept[group], group)
         self._tell_other_bits(state.circumstances)
         restore_learner(self.learner, saved.tensors)
         for group, members in counts.items():
-            copy_tensors(members, saved.tensors[group])
+            copy_tensors(members, kept[group])
         self.store.restore(self.replay, state.replay)
         self.replay.check_actions(self.spaces.action.n)
         self.step, self.elapsed_s = state.step, state.elapsed_s
@@ -220,6 +222,14 @@ class Trainer:
         if self.config.agent.replay.balance == 0:
             return {}
         return {"replay": {"visits": self.replay.visits}}
+
+    def _widened(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Counts of a run that was given more steps, and with them more room in replay."""
+        room = self.replay.capacity
+        return {
+            name: pad(count, (0, max(0, room - len(count)))) if count.ndim == 1 else count
+            for name, count in counts.items()
+        }
 
     def _tell_other_bits(self, before: Mapping[str, str]) -> None:
         """A person should know from where on a run is no longer the one it would have been."""
