@@ -28,7 +28,7 @@ def by_hand(logits: torch.Tensor) -> np.ndarray:
 
 def test_an_action_is_the_number_whose_digits_are_its_parts() -> None:
     actions = torch.arange(len(EVERY))
-    digits = torch.stack(CHOICES.digits(actions), -1)
+    digits = torch.stack([*CHOICES.digits(actions)], -1)
     assert digits.tolist() == [list(parts) for parts in EVERY]
     assert torch.equal(CHOICES.number(digits.unbind(-1)), actions)
 

@@ -179,8 +179,8 @@ def played(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "how"),
     [
-        (("LEFT", "RIGHT"), "has 2 actions, the run was made with 3"),
-        (("LEFT", "STAY", "RIGHT", "UP"), "has 4 actions, the run was made with 3"),
+        (("LEFT", "RIGHT"), "has 2 actions, the run was made with 3 actions"),
+        (("LEFT", "STAY", "RIGHT", "UP"), "has 4 actions, the run was made with 3 actions"),
         (
             ("RIGHT", "STAY", "LEFT"),
             "in the order right, stay, left, the run was made with left, stay, right",
