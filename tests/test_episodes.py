@@ -123,7 +123,7 @@ ODDITIES: list[tuple[Callable[[Header, Tensors], Any], str]] = [
     (lambda h, t: h["episodes"][0].update(end="lost"), "'episodes[0].end' is none of"),
     (lambda h, t: h["episodes"][1].update(end="terminated"), "'continues' is 1 at the end"),
     (lambda h, t: t.pop("obs"), "'obs' is missing"),
-    (lambda h, t: t.update(obs=t["obs"][..., :1].clone()), "'obs' is missing or holds no RGB"),
+    (lambda h, t: t.update(obs=t["obs"][:, 0].clone()), "'obs' is missing or holds neither"),
     (lambda h, t: t.pop("reward"), "'reward' is missing"),
     (lambda h, t: t.update(more=torch.zeros(1)), "'more' is unknown"),
     (lambda h, t: t.update(reward=t["reward"].double()), "'reward' is F64 [8], expected F32 [8]"),

@@ -92,6 +92,11 @@ class DiscreteSpace:
         return f"actions of {len(self.parts)} parts ({' x '.join(map(str, self.parts))})"
 
 
+def bytes_of(seen: ObservationSpace) -> int:
+    """Memory that one observation takes."""
+    return math.prod(seen.shape) * {"uint8": 1, "float32": 4}[seen.dtype]
+
+
 @dataclass(frozen=True)
 class Spaces:
     """What a game shows and what it takes."""

@@ -31,7 +31,7 @@ def export_minari(recording: Recording, dataset_id: str) -> None:
     """
     minari = _minari()
     actions = spaces.Discrete(len(recording.actions))
-    images = spaces.Box(0, 255, recording.image_shape, np.uint8)
+    images = _shown(recording)
     from minari.data_collector import EpisodeBuffer
 
     buffers = [EpisodeBuffer(**_columns(episode)) for episode in recording.episodes]
@@ -168,3 +168,10 @@ def _check_spaces(dataset: Any, dataset_id: str, env_id: str, actions: int) -> N
     if not isinstance(done, spaces.Discrete) or done.start != 0 or done.n != actions:
         remedy = "record it with the game's minimal set of actions"
         raise UserError("dataset", f"{dataset_id} has actions {done}, {env_id} {actions}; {remedy}")
+
+
+def _shown(recording: Recording) -> spaces.Box:
+    shape = recording.episodes[0].obs.shape[1:]
+    if recording.episodes[0].obs.dtype == np.uint8:
+        return spaces.Box(0, 255, shape, np.uint8)
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)

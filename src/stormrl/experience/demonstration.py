@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -14,13 +13,13 @@ from stormrl.errors import UserError
 from stormrl.experience.episodes import Contents, check_recording
 from stormrl.experience.replay import Replay
 from stormrl.experience.store import CHUNK_STEPS, FIELDS
-from stormrl.spaces import Spaces
+from stormrl.spaces import Spaces, bytes_of
 
 FIELD = "demonstration.path"
 
 
 def check_demonstration(config: AgentConfig, env_id: str, spaces: Spaces) -> int:
-    """Bytes of the pictures in the run's demonstration, 0 where it has none.
+    """Bytes of what is shown in the run's demonstration, 0 where it has none.
 
     Raises `UserError` if it is of no use to the run.
     """
@@ -28,7 +27,7 @@ def check_demonstration(config: AgentConfig, env_id: str, spaces: Spaces) -> int
         return 0
     contents = check_recording(config.demonstration.path)
     _check_fit(contents, config, env_id, spaces)
-    return contents.steps * math.prod(contents.image_shape)
+    return contents.steps * bytes_of(contents.seen)
 
 
 def load_demonstration(
@@ -65,7 +64,7 @@ def _filled(path: Path, contents: Contents, device: torch.device | str, final: b
     lengths = torch.tensor(contents.lengths)
     # Each step moves on by the rows that earlier episodes have more than steps.
     slots = torch.arange(contents.steps) + (more.cumsum(0) - more).repeat_interleave(lengths)
-    replay = Replay(contents.steps + int(more.sum()), contents.image_shape, device)
+    replay = Replay.of(contents.steps + int(more.sum()), contents.seen, device)
     for name in FIELDS:
         first = 0
         for rows in stretches(path, name, CHUNK_STEPS):
@@ -81,13 +80,12 @@ def _filled(path: Path, contents: Contents, device: torch.device | str, final: b
 def _check_fit(contents: Contents, config: AgentConfig, env_id: str, spaces: Spaces) -> None:
     if _name(contents.env) != _name(env_id):
         raise UserError(FIELD, f"is of {contents.env}, not of {env_id}; give one of this game")
-    image_shape = spaces.observation.shape
     if contents.actions != spaces.action.names:
         words = f"{', '.join(contents.actions)}, the game's {', '.join(spaces.action.names)}"
         raise UserError(FIELD, f"its actions are {words}; record it anew")
-    if contents.image_shape != image_shape:
-        shapes = f"{list(contents.image_shape)}, the game's {list(image_shape)}"
-        raise UserError(FIELD, f"its images are {shapes}; record it anew")
+    if contents.seen != spaces.observation:
+        shows = f"{contents.seen}, the game {spaces.observation}"
+        raise UserError(FIELD, f"it shows {shows}; record it anew")
     length = max(config.world_model.window, config.imagination.context)
     if contents.steps < length:
         problem = f"holds {contents.steps} steps, fewer than a window of {length}"

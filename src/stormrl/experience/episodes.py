@@ -16,6 +16,7 @@ from stormrl.disk import tensor_files
 from stormrl.disk.files import parse_json, replace
 from stormrl.disk.tensor_files import Layout
 from stormrl.errors import UserError
+from stormrl.spaces import ImageSpace, ObservationSpace, VectorSpace
 
 FORMAT = 1
 """Version of the file; a change that older code cannot read raises it."""
@@ -35,7 +36,8 @@ class RecordedEpisode(NamedTuple):
     seed: int | None
     """Seed of the reset, where it is known."""
     obs: np.ndarray
-    """uint8 [T + 1, height, width, channels]: the last image is what the last action led to."""
+    """uint8 [T + 1, height, width, channels] or float32 [T + 1, V]: the last row is what the last
+    action led to."""
     action: np.ndarray
     """int64 [T]"""
     reward: np.ndarray
@@ -75,11 +77,6 @@ class Recording:
         """Environment steps of all episodes."""
         return sum(episode.length for episode in self.episodes)
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Height, width and channels."""
-        return self.episodes[0].obs.shape[1:]
-
     def rows(self) -> dict[str, Tensor]:
         """All steps in succession, as replay keeps them: field by field, [steps, ..]."""
         first = [np.arange(episode.length) == 0 for episode in self.episodes]
@@ -115,7 +112,7 @@ class Contents(NamedTuple):
 
     env: str
     actions: tuple[str, ...]
-    image_shape: tuple[int, ...]
+    seen: ObservationSpace
     """Height, width and channels."""
     lengths: tuple[int, ...]
     """Steps of each episode."""
@@ -130,10 +127,10 @@ def check_recording(path: str | Path) -> Contents:
     """Checks all that `read_recording` does, and takes no memory for pictures; raises alike."""
     path = Path(path)
     header = _header(path)
-    image_shape = _check_layouts(path, header)
+    seen = _check_layouts(path, header)
     _check_values(path, header, tensor_files.selected(path, CHECKED))
     lengths = tuple(span.length for span in header.episodes)
-    return Contents(header.env, header.actions, image_shape, lengths)
+    return Contents(header.env, header.actions, seen, lengths)
 
 
 def read_recording(path: str | Path) -> Recording:
@@ -220,20 +217,21 @@ def _span(path: Path, index: int, record: Any) -> _Span:
     return _Span(seed, length, end)
 
 
-def _check_layouts(path: Path, header: _Header) -> tuple[int, ...]:
-    """The shape of its images."""
+def _check_layouts(path: Path, header: _Header) -> ObservationSpace:
+    """What its steps show."""
     steps, episodes = sum(span.length for span in header.episodes), len(header.episodes)
     found = tensor_files.layouts(path)
-    image = found["obs"].shape[1:] if "obs" in found else ()
-    if len(image) != 3 or image[-1] != 3:
-        raise _odd(path, "obs", "is missing or holds no RGB images")
+    seen = _seen(found.get("obs"))
+    if seen is None:
+        raise _odd(path, "obs", "is missing or holds neither pictures nor numbers")
+    kind = found["obs"].dtype
     expected = {
-        "obs": Layout("U8", (steps, *image)),
+        "obs": Layout(kind, (steps, *seen.shape)),
         "action": Layout("I64", (steps,)),
         "reward": Layout("F32", (steps,)),
         "continues": Layout("F32", (steps,)),
         "is_first": Layout("BOOL", (steps,)),
-        "final_obs": Layout("U8", (episodes, *image)),
+        "final_obs": Layout(kind, (episodes, *seen.shape)),
     }
     for name in sorted(found.keys() - expected.keys()):
         raise _odd(path, name, "is unknown")
@@ -243,7 +241,15 @@ def _check_layouts(path: Path, header: _Header) -> tuple[int, ...]:
         if found[name] != layout:
             told = f"is {found[name].dtype} {list(found[name].shape)}"
             raise _odd(path, name, f"{told}, expected {layout.dtype} {list(layout.shape)}")
-    return image
+    return seen
+
+
+def _seen(layout: Layout | None) -> ObservationSpace | None:
+    if layout is not None and layout.dtype == "U8" and len(layout.shape) == 4:
+        return ImageSpace(*layout.shape[1:])
+    if layout is not None and layout.dtype == "F32" and len(layout.shape) == 2:
+        return VectorSpace(*layout.shape[1:])
+    return None
 
 
 def _check_values(path: Path, header: _Header, tensors: dict[str, Tensor]) -> None:

@@ -5,7 +5,6 @@ A config.json is a few bytes that somebody else may have written: it can ask for
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -19,7 +18,7 @@ from stormrl.config.parts import AgentConfig, leaves, to_dict
 from stormrl.config.validation import LARGEST
 from stormrl.errors import UserError
 from stormrl.learning.parameters import count_parameters
-from stormrl.spaces import Spaces
+from stormrl.spaces import Spaces, bytes_of
 from stormrl.types import named_leaves
 from stormrl.worlds.build import build_world
 
@@ -77,8 +76,7 @@ def _sequences(config: AgentConfig, spaces: Spaces) -> Iterator[tuple[str, int]]
         contexts += shown.imagination_windows
     frames, dream = windows * world.window, dreams.context + dreams.horizon
     starts = contexts if dreams.dreams_from == "contexts" else frames
-    seen = spaces.observation
-    pixels = math.prod(seen.shape) // (4 if seen.dtype == "uint8" else 1)  # As they lie in replay.
+    pixels = bytes_of(spaces.observation) // 4  # As they lie in replay.
     yield "world_model.batch_size", frames * pixels
     yield "world_model.batch_length", windows * world.attention_scores(world.window)
     yield "imagination.batch_size", contexts * dreams.context * pixels

@@ -15,6 +15,7 @@ from stormrl.acting.evaluate import Player, RandomPlayer, longest_episode
 from stormrl.acting.game import Game
 from stormrl.disk.run_directory import RunDirectory, is_pretrained
 from stormrl.envs import NO_KWARGS, Protocol, action_meanings, make_env
+from stormrl.envs.adapt import MOST_NAMED
 from stormrl.errors import UserError
 from stormrl.experience.episodes import RecordedEpisode, Recording
 from stormrl.experience.replay import Transition
@@ -65,6 +66,9 @@ def record(
     env = make_env(env_id, protocol, kwargs=_kwargs(env_kwargs, env_id, policy))
     try:
         actions = action_meanings(env)
+        if not actions:
+            problem = f"{env_id} has more actions than have a word; files of episodes name each"
+            raise UserError("env", f"{problem}; record a game with up to {MOST_NAMED}")
         player, device = _player(policy, actions, device)
         devices = [device] if torch.device(device).type == "cuda" else []
         with torch.random.fork_rng(devices=devices):

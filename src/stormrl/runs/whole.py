@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import gymnasium
-import numpy as np
 import torch
 
 from stormrl.acting.evaluate import Score, evaluate
@@ -43,7 +41,7 @@ from stormrl.machine.stop import Stopping, never
 from stormrl.runs.agent import Agent, spaces_by_weights
 from stormrl.runs.trainer import Outcome, Trainer, is_scored
 from stormrl.seeds import EVALUATION_SEED
-from stormrl.spaces import Spaces
+from stormrl.spaces import Spaces, bytes_of
 from stormrl.worlds.own import own_config
 
 Started = Callable[[Trainer], None]
@@ -200,8 +198,7 @@ def agent_scores(
 def _check_memory(config: RunConfig, spaces: Spaces, shown_bytes: int) -> None:
     """Raises `UserError` unless replay and demonstration find room; the networks are small."""
     device, steps = choose_device(config.device), min(config.agent.replay.capacity, config.steps)
-    one = math.prod(spaces.observation.shape) * np.dtype(spaces.observation.dtype).itemsize
-    needed = steps * one + shown_bytes
+    needed = steps * bytes_of(spaces.observation) + shown_bytes
     if device.type == "cuda":
         _, memory = torch.cuda.mem_get_info(device)
     else:
