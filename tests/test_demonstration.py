@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from miniature import CPU, SPACES, learner, shrunk
+from small_runs import small_config
 from stormrl.cli import main
 from stormrl.config.parts import AgentConfig, DemonstrationConfig, RunConfig
 from stormrl.config.presets import SIZES, agent_config
@@ -239,6 +240,18 @@ def test_a_resumed_run_keeps_its_demonstration(freeway: Recording, tmp_path: Pat
     assert len(trainer.demonstration) == freeway.steps
     assert (tmp_path / "cut" / "demonstration.safetensors").read_bytes() == content
     assert_same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_learns_from_recorded_numbers(tmp_path: Path) -> None:
+    """Of a game without pictures whose action is a force."""
+    path = tmp_path / "swings.safetensors"
+    write_recording(path, record("Pendulum-v1", RULES, "constant:2", 1))
+    replay = demonstration_replay(path)
+    assert (replay.obs.dtype, replay.obs.shape) == (torch.float32, (200, 3))
+    assert set(replay.action.tolist()) == {10}  # Of 11 forces, the largest.
+    run, config = tmp_path / "run", shown(shrunk(), path)
+    train(small_config(env="Pendulum-v1", steps=26, agent=config), run)
+    assert RunDirectory.open(run).demonstration is not None
 
 
 def test_a_demonstration_changes_what_is_learnt(catch: Recording, tmp_path: Path) -> None:

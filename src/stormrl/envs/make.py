@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import ResizeObservation
 
 from stormrl.config.imports import ForeignId, import_for, is_missing, trusted_path
-from stormrl.envs.adapt import MOST_NAMED, adapted
+from stormrl.envs.adapt import adapted
 from stormrl.envs.atari import is_atari, make_atari
 from stormrl.envs.faults import EnvironmentFault, blaming, raised_text
 from stormrl.envs.gate import gated, name_of
@@ -55,17 +55,15 @@ def make_env(
 def action_meanings(env: gymnasium.Env) -> list[str]:
     """A word for each action of the space: the environment's `get_action_meanings()`, else numbers.
 
-    Words are used if there are as many as actions, each a different text that can be printed. Of
-    actions of several parts, the parts' values; none at all where those are too many to be named.
+    Words are used if there are as many as actions, each a different text that can be printed. The
+    numbers are the environment's own; none at all where those are too many to be named.
     """
     assert isinstance(env.action_space, spaces.Discrete)
-    if env.has_wrapper_attr("parts"):
-        numbered: list[str] = env.get_wrapper_attr("words")
-        if env.get_wrapper_attr("parts") or env.action_space.n > MOST_NAMED:
-            return numbered
     words = _own_words(env.unwrapped)
     if len(words) == env.action_space.n and len({word.lower() for word in words}) == len(words):
         return words
+    if env.has_wrapper_attr("words"):
+        return env.get_wrapper_attr("words")
     return [str(action) for action in range(env.action_space.n)]
 
 
