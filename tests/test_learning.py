@@ -1,13 +1,14 @@
 """Whole games are learned, with the command's own settings. Minutes each: slow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import stormrl
-from stormrl.config.recipes import catch, hidden_catch
+from stormrl.config.parts import RunConfig
+from stormrl.config.recipes import catch, catch_by_dreamer, catch_by_twm, hidden_catch
 
 OPTIMAL = 5.0
 """Return of an episode in which every ball is caught."""
@@ -19,6 +20,18 @@ MEMORYLESS = 1.25
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_catch_is_learned_from_scratch(tmp_path: Path, seed: int) -> None:
     returns = learned(catch(), seed, tmp_path)
+    assert mean(returns) >= 0.9 * OPTIMAL
+
+
+@pytest.mark.hours
+@pytest.mark.parametrize(
+    ("recipe", "seed"),
+    [*((catch_by_dreamer, seed) for seed in (1, 2, 3)), (catch_by_twm, 1)],
+)
+def test_catch_is_learned_by_rivals(
+    tmp_path: Path, recipe: Callable[[], RunConfig], seed: int
+) -> None:
+    returns = learned(recipe(), seed, tmp_path)
     assert mean(returns) >= 0.9 * OPTIMAL
 
 

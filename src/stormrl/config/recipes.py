@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stormrl.config.parts import AgentConfig, RunConfig
+from stormrl.config.parts import AgentConfig, RunConfig, actor_critic
 from stormrl.config.presets import agent_config
+from stormrl.config.twm import AdvantageConfig, TwmConfig
 
 SIZE = "toy"
 
@@ -43,6 +44,45 @@ def hidden_catch() -> RunConfig:
         acting=replace(agent.acting, context=7),
     )
     return RunConfig(env="stormrl/HiddenCatch-v0", steps=23_000, size=SIZE, agent=agent)
+
+
+def catch_by_dreamer() -> RunConfig:
+    """Catch with DreamerV3: ends are not seen coming, and a threshold would dream of none."""
+    agent = _half_an_update_a_step(agent_config("dreamerv3", SIZE))
+    agent = replace(
+        agent,
+        imagination=replace(agent.imagination, continuation="probability"),
+        actor_critic=replace(
+            actor_critic(agent),
+            entropy=0.1,
+            entropy_end=0.003,
+            entropy_hold=1_500,
+            entropy_updates=700,
+        ),
+    )
+    return RunConfig(
+        env="stormrl/Catch-v0", steps=6_600, preset="dreamerv3", size=SIZE, agent=agent
+    )
+
+
+def catch_by_twm() -> RunConfig:
+    """Catch with TWM: one frame shows all, and a latent without noise tells the columns apart."""
+    agent = _half_an_update_a_step(agent_config("twm", SIZE))
+    world, behaviour = agent.world_model, agent.actor_critic
+    assert isinstance(world, TwmConfig)
+    assert isinstance(behaviour, AdvantageConfig)
+    agent = replace(
+        agent,
+        world_model=replace(
+            world,
+            image=replace(world.image, frames=1),
+            sequence=replace(world.sequence, dropout=0.0),
+            entropy_weight=0.0,
+            batch_size=8,
+        ),
+        actor_critic=replace(behaviour, entropy=0.3, entropy_floor=0.35),
+    )
+    return RunConfig(env="stormrl/Catch-v0", steps=6_000, preset="twm", size=SIZE, agent=agent)
 
 
 def _half_an_update_a_step(agent: AgentConfig) -> AgentConfig:
