@@ -1,12 +1,14 @@
 """`stormrl suite` as it is typed: plans, mistakes, and a machine without Ray."""
 
 import json
+import os
 import sys
 
 import pytest
 
 from small_runs import go_on, small_config
 from stormrl.cli import main
+from stormrl.disk.lock import held
 from stormrl.disk.run_directory import RunDirectory
 from stormrl.suite.plan import tasks
 from suite_runs import GAME, as_flags
@@ -123,3 +125,20 @@ def test_a_directory_with_another_run_is_refused(tmp_path, capsys):
     flags = ["--games", GAME, "--seeds", "1", "--out", str(tmp_path), *as_flags(task.config)]
     line = mistake(capsys, *flags, "--actor-critic.gamma", "0.9", "--dry-run")
     assert line.startswith("agent.actor_critic.gamma: catch-paper-base-seed1 began with 0.985")
+
+
+def test_a_second_suite_in_a_folder_is_told_so_and_starts_nothing(tmp_path, capsys, monkeypatch):
+    planned = tasks([GAME], [1], {"paper": small_config()})
+    flags = ["--games", GAME, "--seeds", "1", "--out", str(tmp_path), *as_flags(planned[0].config)]
+    (tmp_path / ".suite").mkdir()
+    monkeypatch.setattr("stormrl.suite.ray_pool.RayPool", None)  # It must not be asked for.
+    with held(tmp_path / ".suite" / "lock"):
+        line = mistake(capsys, *flags)
+    problem = f"out: {tmp_path} is in use by a suite, process {os.getpid()}"
+    assert line == f"{problem}; wait for its end, stop it, or give another folder"
+    assert [path.name for path in tmp_path.iterdir()] == [".suite"]
+
+
+def test_silence_is_longer_than_nothing(capsys):
+    line = mistake(capsys, "--games", GAME, "--silence-minutes", "0")
+    assert line == "silence_minutes: is 0.0; give more than 0"

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from suite_runs import (
@@ -164,3 +166,35 @@ def test_training_never_imports_ray(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_ended_and_its_run_goes_on(tmp_path, suite_process):
+    """One run; its process gets SIGSTOP amid training, and is no more at the end."""
+    planned = small_tasks([1], steps=120, log_every=1, checkpoint_every=20)
+    (task,) = planned
+    run = tmp_path / "suite" / task.name
+    suite = suite_process(planned, tmp_path / "suite", "--json", "--silence-minutes", "0.5")
+    wait_until(lambda: amid_training(run, 120) or suite.poll() is not None, "a run in training")
+    assert suite.poll() is None, suite.communicate()
+    assert listening(suite.pid) == {"127.0.0.1"}
+    hung = starts(run)[0]["pid"]
+    os.kill(hung, signal.SIGSTOP)
+    printed, said = suite.communicate()
+    assert suite.returncode == 0, said
+    assert not alive(hung)
+    (record,) = json.loads(printed)["runs"]
+    assert (record["state"], record["step"], record["attempts"]) == ("finished", 120, 2)
+    train_alone(task, tmp_path / "alone")
+    assert differences(planned, tmp_path / "suite", tmp_path / "alone") == {}
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses on which a process and all that it has started take connections."""
+    process = psutil.Process(pid)
+    found = set()
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            ends = [end for end in one.net_connections() if end.status == psutil.CONN_LISTEN]
+            found |= {end.laddr.ip.removeprefix("::ffff:") for end in ends}
+    return found

@@ -1,6 +1,7 @@
 """Handing out, trying again, giving up and stopping, with machines that do as they are told."""
 
 import dataclasses
+import os
 import stat
 import tempfile
 import time
@@ -13,6 +14,7 @@ from stormrl.config.parts import to_dict
 from stormrl.disk import checkpoint, private
 from stormrl.runs.trainer import Trainer
 from stormrl.suite import session as sessions
+from stormrl.suite.heartbeat import NEAR_S, Heartbeat, Sign, last_sign
 from stormrl.suite.plan import SuitePlan, Task, tasks
 from stormrl.suite.session import SuiteSession
 from stormrl.suite.share import Share
@@ -23,12 +25,16 @@ from stormrl.suite.work import THREADS, Ended, Job, work
 
 
 class ScriptedPool:
-    """Ends every attempt at a job as its script says; a number is a checkpoint it leaves first."""
+    """Ends every attempt at a job as its script says; a number is a checkpoint it leaves first.
+
+    What can be called is what a job does that goes on.
+    """
 
     def __init__(self, storage: Storage, **scripts: list) -> None:
         self.storage, self.scripts = storage, scripts
         self.submitted: list[Job] = []
         self.stopped = False
+        self.killed: list[tuple[str, Sign]] = []
         self._open: list[Job] = []
 
     def submit(self, job: Job, share: Share) -> None:
@@ -40,6 +46,11 @@ class ScriptedPool:
         if self.stopped:
             return [(job.name, Ended(0, False))]
         outcome = self.scripts[job.name].pop(0)
+        if callable(outcome):
+            outcome()
+            time.sleep(timeout_s)
+            self._open.append(job)
+            return []
         if isinstance(outcome, int):
             checkpoint.save(self.storage.path(job.name), outcome, {}, {})
             outcome = Ended(outcome, False, "the machine is gone")
@@ -51,6 +62,10 @@ class ScriptedPool:
 
     def stop(self) -> None:
         self.stopped = True
+
+    def kill(self, name: str, sign: Sign) -> None:
+        self._open = [job for job in self._open if job.name != name]
+        self.killed.append((name, sign))
 
 
 class Clock:
@@ -80,10 +95,10 @@ def named(name: str) -> Task:
     return Task(name, small_config())
 
 
-def run(folder, clock, scripts, stopping=lambda: False):
+def run(folder, clock, scripts, stopping=lambda: False, **fields):
     storage = Storage(str(folder))
     plan = SuitePlan({named(name): read_standing(storage, name) for name in scripts})
-    session = SuiteSession(plan, storage, attempts=3, clock=clock.time)
+    session = SuiteSession(plan, storage, attempts=3, clock=clock.time, **fields)
     pool, said = ScriptedPool(storage, **scripts), []
     session.run(pool, Share(2), stopping, lambda entries: None, said.append)
     return session, pool, said
@@ -132,6 +147,50 @@ def test_a_request_to_stop_reaches_every_run(tmp_path, clock):
     assert [job.name for job in pool.submitted] == ["a", "b"]
     assert {entry.state for entry in session.entries.values()} == {"waiting", "stopped"}
     assert "Ctrl-C again" in said[-1]
+
+
+def nothing() -> None:
+    pass
+
+
+def test_an_attempt_that_falls_silent_is_ended_and_the_run_goes_on(tmp_path, clock):
+    """`a` gives two signs and hangs, `b` works on and says so, `c` has not begun."""
+    storage = Storage(str(tmp_path))
+
+    def sign(name: str):
+        return lambda: Heartbeat(storage, name, clock.time)()
+
+    def working():
+        storage.write(b'{"host": "x", "pid": 1, "number": %d}' % (clock.now_s * 2), ".suite", "b")
+
+    # Of an earlier sitting, which says nothing of this one.
+    storage.write(b'{"host": "x", "pid": 7, "number": 9}', ".suite", "a")
+    hangs = [nothing, lambda: storage.write(b"{", ".suite", "a"), sign("a"), *[nothing] * 12]
+    scripts = {"a": [*hangs, DONE], "b": [*[working] * 14, DONE], "c": [DONE]}
+    session, pool, said = run(tmp_path, clock, scripts, silence_s=6.0)
+    assert {entry.state for entry in session.entries.values()} == {"finished"}
+    ((name, killed),) = pool.killed
+    assert (name, killed.pid) == ("a", os.getpid())
+    assert [job.name for job in pool.submitted] == ["a", "b", "c", "a"]
+    (line,) = said
+    assert line.startswith("a goes on from step 0: process")
+    assert line.endswith("gave no sign of life for 0.1 minutes; it was ended")
+
+
+def test_signs_come_now_and_then_and_cost_no_run(tmp_path, clock):
+    storage = Storage(str(tmp_path / "suite"))
+    alive = Heartbeat(storage, "a", clock.time)
+    assert last_sign(storage, "a") is None
+    numbers = []
+    for _ in range(6):
+        alive()
+        sign = last_sign(storage, "a")
+        assert sign is not None
+        numbers.append(sign.number)
+        clock.sleep(NEAR_S / 2)
+    assert numbers == [0, 0, 1, 1, 2, 2]
+    (tmp_path / "file").write_text("")
+    Heartbeat(Storage(str(tmp_path / "file" / "suite")), "a", clock.time)()
 
 
 def test_a_job_tells_a_machine_everything(tmp_path, clock, monkeypatch):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PROG = "stormrl suite"
 ELSEWHERE = {"env": "games", "seed": "seeds", "preset": "presets", "run-dir": "out"}
 """Flags of `stormrl train` that a suite has in the plural, or under another name."""
+LOCK = "lock"
+"""Of the suite that trains in a folder."""
 LOOK_S, LOOK_FAR_S = 1.0, 20.0
 """Between two looks at run directories that are folders, or lie behind a URL."""
 
@@ -65,6 +68,9 @@ class SuiteOptions(RunConfig):
     """Processor cores for each run, and threads of its arithmetic."""
     attempts: int = 3
     """A run is given up after so many attempts in a row that end without a new checkpoint."""
+    silence_minutes: float = 30.0
+    """A run whose process has ended no step of training or evaluation for so long is ended and goes
+    on from its last checkpoint; longer than a first compilation or a checkpoint may take."""
     bench: tuple[Path, ...] = ()
     """With --dry-run: results of `stormrl bench --json` to plan with; by default those in
     results/bench/, or those that come with the package."""
@@ -127,24 +133,58 @@ def _refuse_singular(args: Sequence[str]) -> None:
 
 
 def _run(options: SuiteOptions, planned: Sequence[Task], args: Sequence[str]) -> int:
-    from stormrl.machine.stop import StopRequest
-    from stormrl.suite.ray_pool import RayPool, import_ray
+    from stormrl.suite.ray_pool import import_ray
     from stormrl.suite.session import SuiteSession
-    from stormrl.suite.table import SuiteDisplay
 
-    import_ray()  # Before anything takes time.
+    if not options.silence_minutes > 0:
+        raise UserError("silence_minutes", f"is {options.silence_minutes}; give more than 0")
+    import_ray(options.ray_address)  # Before anything takes time.
     storage, plan = _standing_plan(options, planned)
     session = SuiteSession(plan, storage, options.attempts, options.scratch)
     session.period_s = LOOK_S if storage.in_place else LOOK_FAR_S
+    session.silence_s = 60 * options.silence_minutes
     if plan.left:
-        # In this order: Ray sets signal handlers of its own when it starts.
-        with RayPool(options.ray_address) as pool, StopRequest() as stop:
-            share = _share(options, pool.machines())
-            display = SuiteDisplay(_console(options))
-            display.message(_start_text(options, plan, share, pool.machines()))
-            with display:
-                session.run(pool, share, lambda: stop.requested, display.show, display.message)
+        with _alone(storage):
+            _hand_out(options, session)
     return _report(options, session, args)
+
+
+@contextmanager
+def _alone(storage: Storage) -> Iterator[None]:
+    """While entered, no other suite trains in this folder. Raises `UserError` if one does."""
+    from stormrl.disk.files import make_folder, reason
+    from stormrl.disk.lock import HeldElsewhere, held
+    from stormrl.suite.heartbeat import SIGNS
+
+    if not storage.in_place:  # An object store has no locks.
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            make_folder(storage.path(SIGNS))
+            stack.enter_context(held(storage.path(SIGNS) / LOCK))
+        except HeldElsewhere as error:
+            problem = f"{storage.out} is in use by a suite, process {error.owner}"
+            remedy = "wait for its end, stop it, or give another folder"
+            raise UserError("out", f"{problem}; {remedy}") from None
+        except OSError as error:
+            raise UserError("out", f"{storage.out} cannot be written: {reason(error)}") from None
+        yield
+
+
+def _hand_out(options: SuiteOptions, session: SuiteSession) -> None:
+    """Train what is left, on Ray."""
+    from stormrl.machine.stop import StopRequest
+    from stormrl.suite.ray_pool import RayPool
+    from stormrl.suite.table import SuiteDisplay
+
+    # In this order: Ray sets signal handlers of its own when it starts.
+    with RayPool(options.ray_address) as pool, StopRequest() as stop:
+        share = _share(options, pool.machines())
+        display = SuiteDisplay(_console(options))
+        display.message(_start_text(options, session.plan, share, pool.machines()))
+        with display:
+            session.run(pool, share, lambda: stop.requested, display.show, display.message)
 
 
 def _dry_run(options: SuiteOptions, planned: Sequence[Task]) -> int:

@@ -129,6 +129,8 @@ class Trainer:
         self.elapsed_s = 0.0
         self.saved: Callable[[], None] = _nothing
         """Called after every checkpoint; the run waits meanwhile."""
+        self.alive: Callable[[], None] = _nothing
+        """Called between the steps of training and evaluation."""
         self._cut_short: Episode | None = None
         self._saved_step: int | None = None
         """Step of the newest checkpoint."""
@@ -158,7 +160,7 @@ class Trainer:
         try:
             with StopRequest(self._heard) as stop, self.progress, self._saved_first():
                 self._record_cut_short()
-                scores = self._train(stop.asked)
+                scores = self._train(lambda: self._stops(stop))
         finally:
             self.env.close()
             self.recorder.close()
@@ -250,6 +252,11 @@ class Trainer:
             self.progress.message(f"nothing is written for TensorBoard: {one_line(error)}")
             return [*self.sinks]
         return [*self.sinks, board]
+
+    def _stops(self, stop: StopRequest) -> bool:
+        """Asked between any two steps, of an evaluation too."""
+        self.alive()
+        return stop.asked()
 
     def _train(self, stopping: Stopping) -> Sequence[Score]:
         # An evaluation that the end of an earlier process left undone is made up for.

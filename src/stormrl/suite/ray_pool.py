@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 from typing import Any, Self
 
+import psutil
+
 from stormrl.errors import UserError
 from stormrl.machine.system import usable_cores
+from stormrl.suite.heartbeat import Sign
 from stormrl.suite.share import Machine, Share
 from stormrl.suite.work import Ended, Job, work
 
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Whether Ray's machines reach each other, on any system; the name is older than that."""
 OBJECT_STORE_BYTES = 100 * 2**20
 """Ray's least is near: only configurations and outcomes pass through it."""
 
@@ -24,13 +30,14 @@ class RayPool:
     """
 
     def __init__(self, address: str | None) -> None:
-        self._ray = import_ray()
+        self._ray = import_ray(address)
         self._names: dict[Any, str] = {}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         local: dict[str, Any] = {
             "num_cpus": usable_cores(),
             "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
             "object_store_memory": OBJECT_STORE_BYTES,
         }
         try:
@@ -85,6 +92,19 @@ class RayPool:
         for ref in self._names:
             self._ray.cancel(ref)
 
+    def kill(self, name: str, sign: Sign) -> None:
+        """End the process that gave the sign, and hear no more of its job.
+
+        On another machine Ray asks the process itself to leave, which one that is stopped does not
+        hear; then its run stays locked.
+        """
+        (ref,) = [ref for ref, known in self._names.items() if known == name]
+        self._names.pop(ref)
+        self._ray.cancel(ref, force=True)
+        if sign.host == socket.gethostname():
+            with contextlib.suppress(psutil.Error):
+                _kill_worker(psutil.Process(sign.pid))
+
     def _ended(self, ref: Any) -> Ended:
         try:
             return self._ray.get(ref)
@@ -94,8 +114,14 @@ class RayPool:
             return Ended(0, False, _first_sentence(error))
 
 
-def import_ray() -> Any:
-    """Ray itself. Raises `UserError` if it is not installed."""
+def import_ray(address: str | None) -> Any:
+    """Ray itself, for a cluster of this machine's own if no address is given.
+
+    Raises `UserError` if it is not installed.
+    """
+    if address is None:
+        # Else Ray listens wherever this machine can be reached; it reads this as it is imported.
+        os.environ.setdefault(CLUSTERS, "0")
     try:
         import ray
     except ImportError:
@@ -107,6 +133,12 @@ def _on_worker(job: Job, on_gpu: bool) -> Ended:
     if not on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     return work(job)
+
+
+def _kill_worker(process: psutil.Process) -> None:
+    """Nothing but a worker of Ray's, whatever number was written down."""
+    if "".join(process.cmdline()[:1]).startswith("ray::"):
+        process.kill()
 
 
 def _first_sentence(error: Exception) -> str:

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 from stormrl.config.parts import to_dict
+from stormrl.suite.heartbeat import Sign, last_sign
 from stormrl.suite.plan import SuitePlan, Task
 from stormrl.suite.share import Share
 from stormrl.suite.standing import Standing, read_standing
@@ -46,6 +48,10 @@ class Pool(Protocol):
         """Ask every job to save itself and end."""
         ...
 
+    def kill(self, name: str, sign: Sign) -> None:
+        """End the process that gave the sign, and hear no more of its job."""
+        ...
+
 
 @dataclass
 class Entry:
@@ -62,6 +68,10 @@ class Entry:
     """Attempts that its directory told of at that moment."""
     due_s: float = 0.0
     """When it may be handed out again."""
+    sign: Sign | None = None
+    """The last one of its process, or of an earlier one."""
+    heard_s: float | None = None
+    """When the present attempt gave its last sign; None before its first."""
     error: str | None = None
     """Why the last attempt did not end well."""
 
@@ -71,7 +81,8 @@ class SuiteSession:
     """Hands out what is left of a plan until all of it has ended.
 
     A run is given up after `attempts` in a row that end without a new checkpoint; an attempt that
-    got further starts the count again.
+    got further starts the count again. An attempt that has given signs of life and then none for
+    `silence_s` is ended.
     """
 
     plan: SuitePlan
@@ -80,6 +91,7 @@ class SuiteSession:
     scratch: str = ""
     period_s: float = 1.0
     """Between two looks at the run directories."""
+    silence_s: float = 1800.0
     clock: Callable[[], float] = time.monotonic
     entries: dict[str, Entry] = field(init=False)
 
@@ -111,9 +123,9 @@ class SuiteSession:
                 self._hand_out(pool, share)
             for name, ended in pool.wait(POLL_S) if pool.pending else self._pause():
                 self._note(self.entries[name], ended, say)
-            self._look(show)
+            self._look(show, partial(self._end_silent, pool, say))
         self._looked_s = -math.inf
-        self._look(show)
+        self._look(show, lambda entry: None)
 
     def _hand_out(self, pool: Pool, share: Share) -> None:
         due = [name for name in self._queue if self.entries[name].due_s <= self.clock()]
@@ -122,6 +134,7 @@ class SuiteSession:
             entry = self.entries[name]
             entry.saved, entry.begun = entry.standing.saved, entry.standing.attempts
             entry.state = "waiting"
+            entry.sign, entry.heard_s = last_sign(self.storage, name), None
             pool.submit(self._job(entry.task, share.threads), share)
 
     def _job(self, task: Task, threads: int) -> Job:
@@ -165,8 +178,10 @@ class SuiteSession:
         entry.due_s = self.clock() + FIRST_PAUSE_S * 2 ** (entry.failures - 1)
         self._queue.append(name)
 
-    def _look(self, show: Callable[[Mapping[str, Entry]], None]) -> None:
-        """Read the directories of runs under way, and show how all of them stand."""
+    def _look(
+        self, show: Callable[[Mapping[str, Entry]], None], listen: Callable[[Entry], None]
+    ) -> None:
+        """Read the directories of runs under way, listen to them, and show how all stand."""
         if self.clock() - self._looked_s < self.period_s:
             return
         self._looked_s = self.clock()
@@ -175,7 +190,19 @@ class SuiteSession:
                 self._read(entry)
                 if entry.standing.attempts > entry.begun:
                     entry.state = "running"
+                listen(entry)
         show(self.entries)
+
+    def _end_silent(self, pool: Pool, say: Callable[[str], None], entry: Entry) -> None:
+        """Hear whether an attempt lives; one that has been silent for too long is ended."""
+        sign, now = last_sign(self.storage, entry.task.name), self.clock()
+        if sign is not None and sign != entry.sign:
+            entry.sign, entry.heard_s = sign, now
+        elif entry.sign and entry.heard_s is not None and now - entry.heard_s > self.silence_s:
+            pool.kill(entry.task.name, entry.sign)
+            minutes = f"{self.silence_s / 60:g} minutes"
+            hung = f"process {entry.sign.pid} on {entry.sign.host} gave no sign of life"
+            self._note(entry, Ended(0, False, f"{hung} for {minutes}; it was ended"), say)
 
     def _read(self, entry: Entry) -> None:
         # A store that does not answer for a moment is no reason to give up what is being trained.

@@ -63,6 +63,11 @@ class Storage:
         except FileNotFoundError:
             return None
 
+    def write(self, content: bytes, folder: str, name: str) -> None:
+        """Make a file of the content, in a folder that need not be there."""
+        self.fs.makedirs(self.key(folder), exist_ok=True)
+        self.fs.pipe_file(self.key(folder, name), content)
+
     def last_lines(self, limit: int, *names: str) -> list[bytes]:
         """Whole lines among about the last `limit` bytes of a file; none of one that is not there.
 

@@ -71,22 +71,25 @@ def _limit_threads(count: int) -> None:
 
 
 def _train(job: Job) -> Ended:
+    from stormrl.suite.heartbeat import Heartbeat
     from stormrl.suite.mirror import Mirror
     from stormrl.suite.storage import Storage
 
     storage = Storage(job.out)
+    alive = Heartbeat(storage, job.name)
+    alive()
     if storage.in_place:
-        return _go_on(job, storage.path(job.name), _nothing)
+        return _go_on(job, storage.path(job.name), _nothing, alive)
     scratch = _scratch(job)
     mirror = Mirror(storage, job.name, scratch)
     mirror.fetch()
     try:
-        return _go_on(job, scratch, mirror.push)
+        return _go_on(job, scratch, mirror.push, alive)
     finally:
         mirror.push()
 
 
-def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
+def _go_on(job: Job, path: Path, saved: Callable[[], None], alive: Callable[[], None]) -> Ended:
     from stormrl.config.json import CONFIG, config_from_dict
     from stormrl.config.validation import LARGEST
     from stormrl.errors import UserError
@@ -96,7 +99,7 @@ def _go_on(job: Job, path: Path, saved: Callable[[], None]) -> Ended:
     config, log = config_from_dict(job.config), AttemptLog(path)
 
     def started(trainer: Trainer) -> None:
-        trainer.saved = saved
+        trainer.saved, trainer.alive = saved, alive
         log.start(trainer.step)
         saved()
 
