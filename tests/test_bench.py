@@ -4,6 +4,9 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -301,3 +305,25 @@ def check_record(bench: dict[str, Any]) -> None:
     assert bench["peak_memory_bytes"] > 100 * MIB
     assert bench["first_call_s"] > 0
     assert bench["operators"] > sum(bench["operators_by_part"].values())
+
+
+@pytest.mark.slow
+def test_a_killed_bench_leaves_no_process_behind():
+    """SIGKILL while another process measures, which no signal tells of it."""
+    command = [sys.executable, "-m", "stormrl", "bench", "--env", CATCH.env, "--size", "toy"]
+    with subprocess.Popen([*command, "--repeats", "1000000"], stderr=subprocess.DEVNULL) as bench:
+        deadline = time.monotonic() + 300
+        while not any(busy(child) for child in psutil.Process(bench.pid).children()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        left = psutil.Process(bench.pid).children(recursive=True)
+        bench.kill()
+    _, alive = psutil.wait_procs(left, timeout=30)
+    for process in alive:
+        process.kill()
+    assert alive == []
+
+
+def busy(process: psutil.Process) -> bool:
+    """Whether it has done more than be started and import PyTorch."""
+    return process.cpu_times().user > 12

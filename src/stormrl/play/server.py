@@ -33,6 +33,8 @@ from stormrl.seeds import GAME_SEED
 """Seed of the first game: no episode of training, evaluation or films has it."""
 GAMES = 10_000
 """Seeds that a session has to itself."""
+PLAY = "/play"
+"""Where a tab's WebSocket connects to."""
 STATIC = Path(__file__).parent / "static"
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Server:
         return Starlette(
             routes=[
                 Route("/", self._page),
-                WebSocketRoute("/play", self._play),
+                WebSocketRoute(PLAY, self._play),
                 Route("/recordings/{name}", self._recording),
                 Mount("/static", StaticFiles(directory=STATIC)),
             ],
@@ -152,6 +154,8 @@ class Gate:
         if scope["path"].startswith("/static/"):
             token = self.guard.token
         refusal = self.guard.refusal(connection.headers, token)
+        if scope["type"] == "websocket" and scope["path"] != PLAY:
+            refusal = refusal or "no game is played here"  # Files know nothing of WebSockets.
         if refusal is None:
             await self._passed(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
