@@ -9,7 +9,7 @@ from miniature import ACTIONS, C, K, array, learner, softmax, world_model
 from stormrl.agents.reinforce import ActorCritic
 from stormrl.dreams.env import DreamContext, DreamEnv
 from stormrl.nn.functional import symexp, tempered
-from stormrl.types import View, as_observed, channels_last
+from stormrl.types import View, as_bytes, channels_last
 from stormrl.worlds.latent import WorldModel
 from stormrl.worlds.stream import LatentMind, UnboundedSequence
 
@@ -240,6 +240,6 @@ def distribution(model: WorldModel, z: torch.Tensor, h: torch.Tensor):
 
 def test_pictures_are_rounded_and_clamped() -> None:
     image = torch.tensor([-0.5, 0.0, 0.5, 1.0, 2.0, 0.1]).view(1, 3, 1, 2)
-    seen = channels_last(as_observed(image, pictures=True))
+    seen = channels_last(as_bytes(image))
     assert seen.dtype == torch.uint8
     assert seen[0, 0].tolist() == [[0, 128, 255], [0, 255, 26]]

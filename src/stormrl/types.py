@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 
@@ -166,8 +166,6 @@ def channels_last(obs: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     return obs.movedim(-3, -1) if obs.dtype == torch.uint8 else obs
 
 
-def as_observed(decoded: Float[Tensor, "..."], pictures: bool) -> Shaped[Tensor, "..."]:
-    """What a world model decodes, as an environment would have shown it: pictures as bytes."""
-    if not pictures:
-        return decoded.float()
-    return (decoded.float().clamp(0, 1) * 255).round().to(torch.uint8)
+def as_bytes(images: Float[Tensor, "..."]) -> UInt8[Tensor, "..."]:
+    """Images in the scale [0, 1], clamped to it."""
+    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)

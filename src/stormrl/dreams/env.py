@@ -16,7 +16,7 @@ from stormrl.nn.choices import Choices
 from stormrl.nn.functional import sample_index
 from stormrl.pictures.vectors import shown
 from stormrl.spaces import ImageSpace, ObservationSpace
-from stormrl.types import View, as_observed, channels_last, obs_tensor
+from stormrl.types import View, channels_last, obs_tensor
 from stormrl.worlds.mind import Expectation
 from stormrl.worlds.protocol import World
 
@@ -165,9 +165,7 @@ def seen(view: View, opinion: Opinion) -> dict[str, Any]:
 
 def observed(world: World, view: View) -> np.ndarray:
     """What a world model sees in a view, as its environment shows it: [*n, ...]."""
-    pictures = isinstance(world.spaces.observation, ImageSpace)
-    seen = channels_last(as_observed(world.decode(view), pictures))
-    return np.ascontiguousarray(seen.cpu().numpy())
+    return np.ascontiguousarray(channels_last(world.depicted(view)).cpu().numpy())
 
 
 def _box(seen: ObservationSpace) -> spaces.Box:

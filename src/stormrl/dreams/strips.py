@@ -50,7 +50,7 @@ class Span(NamedTuple):
 
 def strip_rows(scenes: Sequence[Scene]) -> list[Row]:
     """A row for each quantity, with a cursor that moves along; scenes stand side by side."""
-    width = shown(scenes[0].real.frames).shape[2] * SCALE
+    width = shown(scenes[0].real.frames[0]).shape[1] * SCALE
     length = len(scenes[0].real.frames)
     places = (np.arange(length) + 0.5) * width / length
     rows = []

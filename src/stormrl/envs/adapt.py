@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -113,24 +113,18 @@ class Flattened(gymnasium.ObservationWrapper):
 # Actions.
 
 
-class Choice(NamedTuple):
-    """One part of an action: what each of its numbers stands for."""
-
-    values: np.ndarray
-
-
-def choices(space: spaces.Space, values: int) -> list[Choice]:
-    """The parts of an action; a bounded number gets so many values."""
+def choices(space: spaces.Space, values: int) -> list[np.ndarray]:
+    """What the numbers of each part of an action mean; a bounded number gets so many values."""
     if isinstance(space, spaces.Discrete):
-        return [Choice(int(space.start) + np.arange(space.n))]
+        return [int(space.start) + np.arange(space.n)]
     if isinstance(space, spaces.MultiBinary):
-        return [Choice(np.arange(2))] * math.prod(space.shape)
+        return [np.arange(2)] * math.prod(space.shape)
     if isinstance(space, spaces.MultiDiscrete):
         starts, sizes = space.start.flatten(), space.nvec.flatten()
-        return [Choice(start + np.arange(n)) for start, n in zip(starts, sizes, strict=True)]
+        return [start + np.arange(n) for start, n in zip(starts, sizes, strict=True)]
     assert isinstance(space, spaces.Box)
     bounds = zip(space.low.flatten(), space.high.flatten(), strict=True)
-    return [Choice(_between(float(low), float(high), values, space)) for low, high in bounds]
+    return [_between(float(low), float(high), values, space) for low, high in bounds]
 
 
 def _between(low: float, high: float, values: int, space: spaces.Box) -> np.ndarray:
@@ -140,11 +134,11 @@ def _between(low: float, high: float, values: int, space: spaces.Box) -> np.ndar
     return np.linspace(low, high, values if high > low else 1)
 
 
-def parts_of(space: spaces.Space) -> list[list[Choice]] | None:
-    """The parts of an action by leaf, as finely as they can be counted; None if they cannot."""
+def parts_of(space: spaces.Space) -> list[np.ndarray] | None:
+    """The parts of an action, as finely as they can be counted; None if they cannot."""
     for values in VALUES:
-        parts = [choices(leaf, values) for _, leaf in leaves(space, "")]
-        if math.prod(len(part.values) for leaf in parts for part in leaf) <= MOST_COMBINED:
+        parts = [part for _, leaf in leaves(space, "") for part in choices(leaf, values)]
+        if math.prod(map(len, parts)) <= MOST_COMBINED:
             return parts
     return None
 
@@ -157,8 +151,8 @@ class Numbered(gymnasium.ActionWrapper):
         parts = parts_of(env.action_space)
         assert parts is not None
         self._parts = parts
-        sizes = [len(part.values) for leaf in parts for part in leaf]
-        self.parts: tuple[int, ...] = tuple(sizes) if len(sizes) > 1 else ()
+        sizes = tuple(map(len, parts))
+        self.parts: tuple[int, ...] = sizes if len(sizes) > 1 else ()
         self.number = math.prod(sizes)
         self.action_space = spaces.Discrete(self.number)
 
@@ -167,15 +161,15 @@ class Numbered(gymnasium.ActionWrapper):
         """A word for each action, if they are few."""
         if self.number > MOST_NAMED:
             return []
-        every = itertools.product(*(part.values for leaf in self._parts for part in leaf))
+        every = itertools.product(*self._parts)
         return [" ".join(f"{float(value):.3g}" for value in values) for values in every]
 
     def action(self, action: Any) -> Any:
         """The environment's own action."""
         digits, rest = [], int(action)
-        for part in reversed([part for leaf in self._parts for part in leaf]):
-            rest, digit = divmod(rest, len(part.values))
-            digits.append(part.values[digit])
+        for part in reversed(self._parts):
+            rest, digit = divmod(rest, len(part))
+            digits.append(part[digit])
         return self._nested(self.env.action_space, iter(reversed(digits)))
 
     def _nested(self, space: spaces.Space, numbers: Iterator[Any]) -> Any:
@@ -192,11 +186,8 @@ class Numbered(gymnasium.ActionWrapper):
 
 def adapted(env: gymnasium.Env) -> gymnasium.Env:
     """The environment with pictures or a vector, and with numbered actions."""
-    space = env.observation_space
-    if layout(space) is None:
-        env = Flattened(env)
-    elif space.dtype != np.uint8 or len(space.shape or ()) != 3 or space.shape[-1] > COLOURS:  # pyright: ignore[reportOptionalSubscript]
-        env = Picture(env)
+    pictures = layout(env.observation_space) is not None
+    env = Picture(env) if pictures else Flattened(env)
     action = env.action_space
     if isinstance(action, spaces.Discrete) and action.start == 0:
         return env

@@ -18,16 +18,12 @@ def shown(obs: np.ndarray) -> Frames:
 
     obs: uint8 [..., height, width, channels] or float32 [..., V].
     """
-    if obs.dtype != np.uint8:
-        lead = obs.shape[:-1]
-        flat = obs.reshape(-1, obs.shape[-1])
-        draw = _bars if obs.shape[-1] <= BARS else _cells
-        return np.stack([draw(_height(row)) for row in flat]).reshape(*lead, SIDE, SIDE, 3)
-    if obs.shape[-1] == 3:
-        return obs
-    if obs.shape[-1] == 4 or obs.shape[-1] == 1:
-        return obs[..., :3] if obs.shape[-1] == 4 else obs.repeat(3, axis=-1)
-    return obs[..., -1:].repeat(3, axis=-1)
+    if obs.dtype == np.uint8:
+        colours = obs.shape[-1] in (3, 4)
+        return obs[..., :3] if colours else obs[..., -1:].repeat(3, axis=-1)
+    draw = _bars if obs.shape[-1] <= BARS else _cells
+    drawn = [draw(_height(row)) for row in obs.reshape(-1, obs.shape[-1])]
+    return np.stack(drawn).reshape(*obs.shape[:-1], SIDE, SIDE, 3)
 
 
 def _height(numbers: np.ndarray) -> np.ndarray:

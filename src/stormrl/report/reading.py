@@ -158,7 +158,7 @@ def salvaged(path: Path, problems: list[str]) -> list[Line]:
     except UserError as error:
         problems.append(f"{path.name} {error.message}")
     if every > 1:
-        problems.append(f"{path.name} is long: every {every}th of its lines is read")
+        problems.append(f"{path.name} is long: one of every {every} lines is read")
     if damaged:
         problems.append(
             f"{path.name}: {len(damaged)} of {number} lines are damaged and left out, "

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from stormrl.spaces import ImageSpace
-from stormrl.types import Batch, Carry, Prediction, Uniform, View, as_observed
+from stormrl.types import Batch, Carry, Prediction, Uniform, View
 from stormrl.worlds.protocol import World
 
 
@@ -108,8 +107,7 @@ class WindowMind(Mind):
     def dream(self, uniform: Uniform, temperature: float = 1.0) -> None:
         """Adopts the dreamt step."""
         carry, self.view = self._next
-        pictures = isinstance(self.world.spaces.observation, ImageSpace)
-        self._keep(as_observed(self.world.decode(self.view), pictures))
+        self._keep(self.world.depicted(self.view))
         self._left -= 1
         self._dreaming = carry if self._left else None
 

@@ -18,7 +18,7 @@ from stormrl.config.common import OptimizerConfig
 from stormrl.config.parts import AgentConfig
 from stormrl.errors import UserError
 from stormrl.nn.choices import Choices
-from stormrl.spaces import Spaces
+from stormrl.spaces import ImageSpace, Spaces
 from stormrl.types import (
     Batch,
     Carry,
@@ -27,6 +27,7 @@ from stormrl.types import (
     Trajectory,
     Uniform,
     View,
+    as_bytes,
     clone,
     named_leaves,
 )
@@ -195,6 +196,11 @@ class World(nn.Module, ABC):
     @abstractmethod
     def decode(self, view: View) -> Float[Tensor, "..."]:
         """Pictures in the scale [0, 1], not clamped to it, or numbers in their own units."""
+
+    def depicted(self, view: View) -> Shaped[Tensor, "..."]:
+        """What it decodes, as its environment would have shown it: pictures as bytes."""
+        decoded = self.decode(view)
+        return as_bytes(decoded) if isinstance(self.spaces.observation, ImageSpace) else decoded
 
     def branches(self, length: int, horizon: int) -> int:
         """From how many steps of a window `branch` goes on.
